@@ -1,0 +1,175 @@
+"""The command `mtkd`: run grids, report on records, list what the papers claim and show.
+
+A mistake that the user can mend is one sentence on stderr and status 2; a cell that failed is status 1; Ctrl-C is 130.
+Imports are inside the commands, so that `mtkd --help` answers at once.
+"""
+
+import dataclasses
+import json
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperCommand
+
+from mtkd.errors import KitError
+
+app = typer.Typer(
+    help="Multi-teacher knowledge distillation: run the papers' notebooks over grids of parameters, and report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class _WithPairs(TyperCommand):
+    """A command that takes -p NAME VALUE as papermill does, which typer's own options cannot: it becomes NAME=VALUE."""
+
+    def parse_args(self, ctx, args):
+        joined, rest = [], list(args)
+        while rest:
+            word = rest.pop(0)
+            if word in ("-p", "--parameter") and len(rest) > 1 and "=" not in rest[0]:
+                joined += [word, f"{rest.pop(0)}={rest.pop(0)}"]
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+@app.command(cls=_WithPairs)
+def run(
+    files: Annotated[list[Path], typer.Argument(help="Grid files, such as params/seed_ensemble/demo.yaml.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time.", show_default="processor cores")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder for the records.", show_default="results/runs")] = None,
+    timeout: Annotated[float | None, typer.Option(min=1, help="Longest time for one cell, in seconds.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the cells, run nothing.")] = False,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Replace a value in every cell.")
+    ] = None,
+) -> None:
+    """Run what is missing of some grids, then print the claims with their verdicts and write a report."""
+    from mtkd import grid, records
+
+    summary = grid.run(
+        files, jobs=jobs, results=results, timeout=timeout, overrides=_overrides(parameter or []), dry_run=dry_run
+    )
+    if not dry_run and not summary.interrupted and summary.folders:
+        found = [records.read_record(folder / "record.json") for folder in summary.folders]
+        _report([record for record in found if record], (results / "report") if results else _report_folder())
+    raise typer.Exit(summary.status)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="results/runs")] = (
+        None
+    ),
+    out: Annotated[Path | None, typer.Option(help="Folder for the report.", show_default="results/report")] = None,
+) -> None:
+    """Print the claims with their verdicts from records, and write the report."""
+    from mtkd.records import runs_folder
+    from mtkd.report import read_records
+
+    folders = folders or [runs_folder()]
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise KitError(f"There is no folder {missing[0]}; `mtkd run` makes records.")
+    found = [record for folder in folders for record in read_records(folder)]
+    if not found:
+        raise KitError(f"There are no records in {', '.join(map(str, folders))}; `mtkd run` makes some.")
+    _report(found, out or _report_folder())
+
+
+@app.command()
+def claims(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
+    """List the claims of the five papers, and whether the kit tests them yet."""
+    from mtkd.papers import all_claims
+
+    _list([dataclasses.asdict(claim) for claim in all_claims()], as_json, ("id", "paper", "status", "statement"))
+
+
+@app.command()
+def exhibits(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
+    """List the tables and figures of the five papers, and whether the kit regenerates them yet."""
+    from mtkd.papers import all_exhibits
+
+    _list([dataclasses.asdict(entry) for entry in all_exhibits()], as_json, ("id", "status", "in_paper"))
+
+
+@app.command()
+def params(
+    notebook: Annotated[str, typer.Argument(help="A notebook's path, or a paper's name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """List the parameters of a notebook with their types and defaults."""
+    from mtkd.parameters import notebook_path, read_parameters
+
+    path = Path(notebook) if notebook.endswith(".ipynb") else notebook_path(notebook)
+    _list([dataclasses.asdict(p) for p in read_parameters(path).values()], as_json, ("name", "type", "default", "help"))
+
+
+def _overrides(pairs: list[str]) -> dict:
+    """Values given on the command line, read as a grid file would be."""
+    import yaml
+
+    from mtkd.gridfiles import read_yaml
+
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise KitError(f"-p needs a name and a value, such as -p epochs 3, not {pair!r} alone.")
+        try:
+            values[name] = read_yaml(text)
+        except yaml.YAMLError as error:
+            raise KitError(f"-p {name}: {text!r} is not a value.") from error
+    return values
+
+
+def _report(records: list[dict], folder: Path) -> None:
+    """Print the claims table of the papers in `records`, and write the HTML report."""
+    from mtkd.papers import module
+    from mtkd.report import claims_table, write_report
+
+    papers = dict.fromkeys(record["paper"] for record in records)
+    found = [module(paper) for paper in papers]
+    verdicts = [verdict for paper in found if paper for verdict in paper.claims(records)]
+    if verdicts:
+        typer.echo("\n" + claims_table(verdicts))
+    typer.echo(f"\nReport: {write_report(records, folder)}")
+
+
+def _report_folder() -> Path:
+    """results/report beside results/runs."""
+    from mtkd.records import runs_folder
+
+    return runs_folder().parent / "report"
+
+
+def _list(rows: list[dict], as_json: bool, columns: tuple[str, ...]) -> None:
+    """Print rows as JSON, or as columns of which the last is wrapped to the width of the terminal."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    widths = [max((len(str(row[name])) for row in rows), default=0) for name in columns[:-1]]
+    indent = " " * (sum(widths) + 2 * len(widths))
+    for row in rows:
+        start = "".join(f"{row[name]!s:<{width}}  " for name, width in zip(columns, widths))
+        width = max(len(indent) + 40, shutil.get_terminal_size().columns)
+        text = textwrap.fill(str(row[columns[-1]]), width, initial_indent=start, subsequent_indent=indent)
+        typer.echo(text.rstrip() or start.rstrip())
+
+
+def main() -> None:
+    """The entry point: typer's application, with errors that a user can act on as one sentence."""
+    try:
+        app()
+    except KitError as error:
+        print(f"mtkd: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""From texts or pixels to batches: tokenised once, stored packed, batched by length.
+
+Packed means one long array of tokens and the offsets of the samples in it: no padding is stored. A batch is made of
+samples of similar length, so that little padding is computed either. Every batch carries `rows`, the positions of its
+samples in the table of teacher outputs, which is what keeps stored logits aligned under shuffling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtkd import images
+from mtkd.errors import KitError
+from mtkd.tasks import Split
+
+
+@dataclass
+class Batch:
+    """rows [B]: row numbers into the teacher-output table; inputs: what the network takes; labels [B] (-1 unlabelled);
+    mask [B, L] of real tokens (None for images)."""
+
+    rows: np.ndarray
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        if device.type == "cpu":
+            return self
+        move = lambda t: t.pin_memory().to(device, non_blocking=True)  # noqa: E731
+        return Batch(self.rows, {k: move(v) for k, v in self.inputs.items()}, move(self.labels),
+                     None if self.mask is None else move(self.mask))
+
+
+@dataclass
+class TextData:
+    """A tokenised split: tokens [total], types [total], offsets [n + 1], labels [n]."""
+
+    ids: list[str]
+    tokens: np.ndarray
+    types: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    pad: int
+    tokenizer: str  # fingerprint: hidden states only match between equal tokenisers
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def row_ids(self) -> list[str]:
+        """One view per text: the table of teacher outputs has one row per sample."""
+        return self.ids
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def batch(self, index: np.ndarray, view: int = 0) -> Batch:
+        """Samples `index` padded to the longest of them."""
+        lengths = self.lengths[index]
+        width = int(lengths.max())
+        mask = np.arange(width) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad, dtype=np.int64)
+        types = np.zeros(mask.shape, dtype=np.int64)
+        source = (self.offsets[index][:, None] + np.arange(width))[mask]
+        ids[mask], types[mask] = self.tokens[source], self.types[source]
+        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+                  "token_type_ids": torch.from_numpy(types)}
+        return Batch(index, inputs, torch.from_numpy(self.labels[index]), torch.from_numpy(mask))
+
+
+@dataclass
+class ImageData:
+    """Images with a finite, seeded set of views: row i * views + v is view v of image i. views = 1 is the plain image."""
+
+    ids: list[str]
+    pixels: np.ndarray  # uint8 [n, H, W, C]
+    labels: np.ndarray
+    views: int
+    crop: int
+    flip: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def row_ids(self) -> list[str]:
+        return self.ids if self.views == 1 else [f"{i}/view{v}" for i in self.ids for v in range(self.views)]
+
+    def batch(self, index: np.ndarray, view: int = 0) -> Batch:
+        pixels = self.pixels[index]
+        view = view % self.views
+        if self.views > 1:
+            pixels = images.views(pixels, [self.ids[i] for i in index], view, self.crop, self.flip)
+        return Batch(index * self.views + view, {"pixels": images.normalise(pixels, self.mean, self.std)},
+                     torch.from_numpy(self.labels[index]))
+
+
+def encode(split: Split, tokenizer, max_length: int, fingerprint: str) -> TextData:
+    """Tokenise a split once. Texts longer than max_length tokens are cut (pairs: the longer one first)."""
+    firsts = [t[0] for t in split.inputs]
+    seconds = [t[1] for t in split.inputs] if split.inputs and len(split.inputs[0]) > 1 else None
+    out = tokenizer(firsts, seconds, truncation=True, max_length=max_length, padding=False,
+                    return_token_type_ids=True, return_attention_mask=False)
+    lengths = [len(x) for x in out["input_ids"]]
+    flat = lambda rows: np.fromiter((t for row in rows for t in row), dtype=np.int32, count=sum(lengths))  # noqa: E731
+    return TextData(split.ids, flat(out["input_ids"]), flat(out["token_type_ids"]).astype(np.int8),
+                    np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), split.labels,
+                    tokenizer.pad_token_id or 0, fingerprint)
+
+
+def plan(data: TextData | ImageData, batch_size: int, rng: np.random.Generator | None) -> list[np.ndarray]:
+    """The batches of one epoch as index arrays. Without rng: in order of length (text) or of storage (images).
+
+    With rng, texts are shuffled, cut into windows of 32 batches, sorted by length within a window, and the batches are
+    shuffled again: random enough to train on, and most of the padding is gone.
+    """
+    n = len(data)
+    if n == 0:
+        raise KitError("there is nothing to train on: the split is empty.")
+    order = np.arange(n) if rng is None else rng.permutation(n)
+    if isinstance(data, TextData):
+        window = n if rng is None else 32 * batch_size
+        order = np.concatenate([part[np.argsort(data.lengths[part], kind="stable")]
+                                for part in np.split(order, range(window, n, window))])
+    batches = np.split(order, range(batch_size, n, batch_size))
+    if rng is not None:
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+    return batches
+
+
+def iterate(data: TextData | ImageData, batch_size: int, rng: np.random.Generator | None = None, view: int = 0,
+            device: torch.device | None = None) -> Iterator[Batch]:
+    for index in plan(data, batch_size, rng):
+        batch = data.batch(index, view)
+        yield batch if device is None else batch.to(device)
+
+
+def padding_share(data: TextData, batch_size: int, rng: np.random.Generator | None) -> float:
+    """Share of computed positions that are padding in one epoch; 0 is none."""
+    computed = sum(len(b) * int(data.lengths[b].max()) for b in plan(data, batch_size, rng))
+    return 1 - int(data.lengths.sum()) / computed

@@ -1,0 +1,112 @@
+"""Teachers in, students out: the steps a notebook calls, each one an artifact in the store.
+
+    prepared = prepare(load_task("pydocs/topic"), "scratch-2x64")
+    teachers = finetune(prepared, "scratch-2x64", seeds=range(3), optimisation=opt)
+    student  = distill(prepared, teachers, "scratch-1x32", recipes.tinybert((0, 2), 0, ...), seed=0)
+    student.metrics["test"], student.folder
+
+Asking for something twice makes it once: a stage is keyed by its own terms, its data, the teachers it follows, and the
+stage before it, so all combinations with the same primary share one intermediate-layer student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from mtkd import models, outputs, terms, train
+from mtkd.errors import KitError
+from mtkd.evaluate import compute_metrics
+from mtkd.measure import Meter
+from mtkd.prepare import Prepared
+from mtkd.recipes import Optimisation, Recipe, Stage, plain, stage_spec
+from mtkd.store import tensors_save
+from mtkd.teachers import Model, gather
+
+
+def finetune(prepared: Prepared, name: str, seeds: Iterable[int], optimisation: Optimisation) -> list[Model]:
+    """Independent teachers: the same architecture fine-tuned on the gold labels once per seed."""
+    return [run_stage(prepared, [], name, plain(optimisation), 0, seed, None, 0) for seed in seeds]
+
+
+def undistilled(prepared: Prepared, name: str, optimisation: Optimisation, seed: int, start: Model | None = None,
+                data: str = "train") -> Model:
+    """The student without a teacher: plain cross-entropy, the control that every distillation must beat."""
+    return run_stage(prepared, [], name, plain(optimisation, data), 0, seed, start, 0)
+
+
+def distill(prepared: Prepared, teachers: Sequence[Model], student: str, recipe: Recipe, seed: int = 0,
+            run: int = 0, start: Model | None = None) -> Model:
+    """Run a recipe's stages one after the other and return the last student.
+
+    student: a model name (mtkd/models.py). run: which run of the data augmentation. start: a model to go on from
+    instead of a fresh student. Raises KitError before any training where a term cannot work with these models.
+    """
+    for stage in recipe.stages:  # every cross is checked before the first hour is spent
+        members = recipe.members(stage, len(teachers))
+        if stage.learns != "student":
+            raise KitError(f"stage '{stage.name}' learns '{stage.learns}', which no recipe of this version uses.")
+        if members and max(members) >= len(teachers):
+            raise KitError(f"the recipe follows teacher {max(members)}, and there are {len(teachers)} teachers.")
+    for number in range(len(recipe.stages)):
+        start = run_stage(prepared, teachers, student, recipe, number, seed, start, run)
+    return start
+
+
+def run_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: Recipe, number: int, seed: int,
+              start: Model | None, run: int) -> Model:
+    stage = recipe.stages[number]
+    split = prepared.name(stage.data, run)
+    follows_logits = any(t.loss in terms.LOGIT for t in stage.terms)
+    spec = {"model": name, "start": start.key if start else None, "stage": stage_spec(stage, [t.key for t in teachers]),
+            "data": prepared.spec(split), "seed": seed,
+            "control": getattr(recipe.teachers, "control", None) if follows_logits else None,
+            "device": train.device_at_hand().type}
+
+    def make(folder: Path) -> dict:
+        return train_stage(prepared, teachers, name, recipe, stage, split, seed, start, folder)
+
+    made = prepared.store.get("model", spec, make)
+    return Model(made.folder, name, made.folder.name, made.info, made.reused, start)
+
+
+def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: Recipe, stage: Stage, split: str,
+                seed: int, start: Model | None, folder: Path) -> dict:
+    """Train one stage into `folder`: the model (plain transformers layout), its logits, and what was measured."""
+    device, task = train.device_at_hand(), prepared.task
+    network = start.network() if start else models.build(
+        name, task.outputs, seed=seed, vocab=prepared.vocab, channels=prepared.channels, regression=task.regression,
+        labels=task.classes)
+    data = prepared.data(split)
+    setting = terms.Setting(network.shape, [t.shape for t in teachers], task.regression,
+                            task.regression or bool((data.labels >= 0).any()))
+    torch.manual_seed(seed)  # projections of the terms are drawn here
+    modules, needs, want = terms.prepare_stage(stage, setting)
+    said = gather(prepared, teachers, recipe, stage, split, needs, device) if teachers else None
+    scored = {}
+
+    def validate(candidate) -> float:
+        scored["validation"] = outputs.evaluate_logits(candidate, prepared.data("validation"), device)
+        return metrics(prepared, "validation", scored["validation"])[task.metric]
+
+    measured = any(t.loss in terms.GOLD + terms.LOGIT for t in stage.terms)  # an inner stage leaves the head untrained
+    with Meter(device) as meter:
+        history = train.fit(network, data, stage, modules, said, want=want, seed=seed, device=device,
+                            validate=validate if measured else None, label=f"{name} {stage.name}")
+        meter.count(history.samples)
+    found = {}
+    if measured:
+        for part in ("validation", "test"):
+            logits = outputs.evaluate_logits(network, prepared.data(part), device)
+            found[part] = metrics(prepared, part, logits)
+            tensors_save(folder / f"logits-{part}.safetensors",
+                         {"logits": logits, "ids": outputs.ids_tensor(prepared.data(part).ids)})
+    network.to("cpu").save(folder, prepared.tokenizer)
+    return {**meter.record(), "parameters": models.count_parameters(network), "shape": network.shape,
+            "history": history.summary(), "metrics": found}
+
+
+def metrics(prepared: Prepared, split: str, logits: torch.Tensor) -> dict[str, float]:
+    return compute_metrics(logits.numpy(), prepared.task.splits[split].labels, prepared.task.metrics)

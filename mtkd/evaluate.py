@@ -1,0 +1,196 @@
+"""How good and how fast: metrics, the speed of a model, agreement between teachers, ensembles of their logits."""
+
+import difflib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from scipy.special import log_softmax, logsumexp
+from sklearn import metrics as sk
+
+from mtkd.errors import KitError
+from mtkd.measure import Meter
+
+
+def _correlation(function: Callable, predictions: np.ndarray, labels: np.ndarray) -> float:
+    # A correlation with a constant is 0/0. It counts as 0, as scikit-learn counts the Matthews correlation, so that a
+    # collapsed student has a score that can be averaged.
+    if len(labels) < 2 or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    return function(predictions, labels).statistic
+
+
+CLASSIFICATION = {
+    "accuracy": lambda predictions, labels: sk.accuracy_score(labels, predictions),
+    "macro_f1": lambda predictions, labels: sk.f1_score(labels, predictions, average="macro", zero_division=0),
+    "f1": lambda predictions, labels: sk.f1_score(labels, predictions, pos_label=1, zero_division=0),
+    "mcc": lambda predictions, labels: sk.matthews_corrcoef(labels, predictions),
+}
+REGRESSION = {
+    "pearson": lambda predictions, labels: _correlation(stats.pearsonr, predictions, labels),
+    "spearman": lambda predictions, labels: _correlation(stats.spearmanr, predictions, labels),
+}
+METRICS = (*CLASSIFICATION, *REGRESSION)
+
+
+def compute_metrics(logits: np.ndarray, labels: np.ndarray, metrics: Sequence[str]) -> dict[str, float]:
+    """The named metrics on their raw scale (accuracy and F1 0..1, correlations -1..1), in the order asked for.
+
+    Args:
+        logits: [n, C] class logits (any monotone score per row), or [n, 1] predicted values of a regression.
+        labels: [n] class numbers, or [n] values of a regression.
+        metrics: names out of `METRICS`: accuracy; macro_f1 (mean over the classes that occur in labels or
+            predictions); f1 (of class 1 of two); mcc (Matthews correlation); pearson; spearman.
+
+    Raises:
+        KitError: an unknown metric, a metric that does not fit the shape, rows that do not match, a missing label, or
+            a logit that is not a finite number.
+
+    >>> compute_metrics(np.array([[2.0, 1.0], [0.0, 3.0], [0.5, 0.1]]), np.array([0, 1, 1]), ("accuracy",))
+    {'accuracy': 0.6666666666666666}
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    for name in metrics:
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METRICS)}."
+            raise KitError(f"There is no metric {name!r}: {hint}")
+    if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or not len(labels):
+        raise KitError(f"Metrics need logits [n, C] and labels [n], not {list(logits.shape)} and {list(labels.shape)}.")
+    if not np.isfinite(logits).all():
+        raise KitError("Some outputs are not finite numbers: the model has diverged (try a smaller learning rate).")
+    columns = logits.shape[1]
+    if any(name in REGRESSION for name in metrics):
+        if columns != 1:
+            raise KitError(f"Pearson and Spearman correlation need one output per sample, and there are {columns}.")
+        if not np.isfinite(labels).all():
+            raise KitError("Some labels are not finite numbers, so there is nothing to score against.")
+    if any(name in CLASSIFICATION for name in metrics):
+        if columns < 2 or ("f1" in metrics and columns != 2):
+            need = "two outputs (f1 is that of class 1 of two)" if "f1" in metrics else "one output per class"
+            raise KitError(f"The metrics {', '.join(metrics)} need {need}, and there are {columns}.")
+        if (labels < 0).any():
+            raise KitError(f"{int((labels < 0).sum())} of {len(labels)} samples have no label to score against.")
+        if (labels >= columns).any():
+            raise KitError(f"A label is {int(labels.max())}, and the model has only {columns} classes (from 0).")
+    functions = {**CLASSIFICATION, **REGRESSION}
+    predictions = logits.argmax(axis=1) if columns > 1 else logits[:, 0]
+    return {name: float(functions[name](predictions, labels)) for name in metrics}
+
+
+def agreement(logits: np.ndarray) -> np.ndarray:
+    """How often each two of T teachers predict the same class: logits [T, n, C] to fractions [T, T], 1 on the diagonal.
+
+    >>> agreement(np.array([[[1, 0], [1, 0]], [[1, 0], [0, 1]]]))[0, 1]
+    np.float64(0.5)
+    """
+    predictions = _stack(logits).argmax(axis=2)  # [T, n]
+    return (predictions[:, None] == predictions[None]).mean(axis=2)
+
+
+def ensemble_logits(logits: np.ndarray, how: str = "logits") -> np.ndarray:
+    """The logits [n, C] of an ensemble of T models with logits [T, n, C].
+
+    "logits" is the mean of the logits (the target of Eq. 9 of the multiple-teacher paper). "probabilities" is the
+    logarithm of the mean of the softmax, so that a softmax of the result is that mean. The two differ: a confident
+    member weighs more in the first.
+    """
+    logits = _stack(logits)
+    if how == "logits":
+        return logits.mean(axis=0)
+    if how != "probabilities":
+        raise KitError(f"An ensemble averages 'logits' or 'probabilities', not {how!r}.")
+    if logits.shape[2] < 2:
+        raise KitError("A regression has no probabilities to average: use how='logits'.")
+    return logsumexp(log_softmax(logits, axis=2), axis=0) - np.log(len(logits))
+
+
+def _stack(logits: np.ndarray) -> np.ndarray:
+    logits = np.asarray(logits)
+    if logits.ndim != 3 or 0 in logits.shape:
+        raise KitError(f"Logits of several models have the shape [models, samples, classes], not {list(logits.shape)}.")
+    return logits
+
+
+def speed(
+    model_fn: Callable[[Any], Any],
+    batches: Sequence[Any],
+    *,
+    model: torch.nn.Module | None = None,
+    device: str | torch.device | None = None,
+    warmup: int = 2,
+    repeats: int = 5,
+    single_runs: int = 50,
+) -> dict[str, Any]:
+    """How fast a model answers, without gradients and in eval mode.
+
+    Args:
+        model_fn: called with a batch; a module, or any function around one.
+        batches: what to run; each a tensor, or a tuple, list or mapping of tensors, whose first axis is the sample.
+        model: the module behind `model_fn`, for its parameters and device; `model_fn` itself if that is a module.
+        device: where it runs; that of the model's parameters if not given. CUDA is synchronised before a clock is read.
+        warmup: untimed passes before each of the two measurements.
+        repeats: passes over all batches; the throughput is their median.
+        single_runs: timed calls with one sample each, taken in turn from the batches.
+
+    Returns:
+        samples_per_second (median), latency_p50_ms and latency_p95_ms (one sample at a time), parameters (or None),
+        peak_memory_mib (see `mtkd.measure.Meter`), samples, repeats, device, threads.
+    """
+    if not batches or repeats < 1 or single_runs < 1:
+        raise KitError("Speed needs at least one batch, one repeat and one single run.")
+    model = model if model is not None else model_fn if isinstance(model_fn, torch.nn.Module) else None
+    first = next(iter(model.parameters()), None) if model is not None else None
+    device = torch.device(device if device is not None else first.device if first is not None else "cpu")
+    sizes = [_size(batch) for batch in batches]
+    rows = [(b, i) for i in range(max(sizes)) for b in range(len(batches)) if i < sizes[b]]
+    singles = [_rows(batches[b], slice(i, i + 1)) for b, i in rows[:single_runs]]
+    was_training = model is not None and model.training
+    if model is not None:
+        model.eval()
+    try:
+        with torch.inference_mode(), Meter(device, energy=False) as meter:
+            passes = [_timed(model_fn, batches, device) for _ in range(warmup + repeats)][warmup:]
+            for _ in range(warmup):
+                _timed(model_fn, singles[:1], device)
+            latencies = [_timed(model_fn, [singles[i % len(singles)]], device) for i in range(single_runs)]
+    finally:
+        if was_training:
+            model.train()
+    return {
+        "samples_per_second": sum(sizes) / float(np.median(passes)),
+        "latency_p50_ms": 1000 * float(np.percentile(latencies, 50)),
+        "latency_p95_ms": 1000 * float(np.percentile(latencies, 95)),
+        "parameters": sum(p.numel() for p in model.parameters()) if model is not None else None,
+        "peak_memory_mib": meter.peak_memory_mib,
+        "samples": sum(sizes),
+        "repeats": repeats,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _timed(model_fn: Callable, batches: Sequence[Any], device: torch.device) -> float:
+    started = time.perf_counter()
+    for batch in batches:
+        model_fn(batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _rows(batch: Any, rows: slice) -> Any:
+    if hasattr(batch, "items"):
+        return {name: _rows(value, rows) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(_rows(value, rows) for value in batch)
+    return batch[rows]
+
+
+def _size(batch: Any) -> int:
+    while not hasattr(batch, "shape"):
+        batch = next(iter(batch.values())) if hasattr(batch, "values") else batch[0]
+    return batch.shape[0]

@@ -1,0 +1,231 @@
+"""The paper's experiment, asked of the store: pools of teachers, every combination, every primary, the controls.
+
+Nothing is trained here; every line asks mtkd.distil for a finished model and writes down a row about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
+
+from mtkd import distil, recipes, teachers
+from mtkd.errors import KitError
+from mtkd.prepare import Augmentation, Prepared, Views, prepare
+from mtkd.recipes import Optimisation, Recipe
+from mtkd.tasks import Task, load_task
+from mtkd.teachers import Model
+
+ARMS = ("tinybert", "distilbert", "resnet")
+TERM_SETS = ("CE", "KD", "CE+KD", "CE+cos", "KD+cos", "CE+KD+cos")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One student to be made: its members (positions in the pool), its primary (None: no such thing) and its repeat."""
+
+    members: tuple[int, ...]
+    primary: int | None
+    repeat: int = 0
+
+
+def plans(arm: str, n_teachers: int, repeats: int = 1) -> list[Plan]:
+    """Every student of one pool: every k-combination of the teachers, every primary in it, every repeat.
+
+    A ResNet has no primary, so its combination of k is repeated k times to give k scores as well. 6 teachers make
+    63 combinations and 192 combination-primary pairs:
+
+    >>> len(plans("tinybert", 6)), len(plans("resnet", 6)), len(plans("tinybert", 6, repeats=3))
+    (192, 192, 576)
+    """
+    found = []
+    for k in range(1, n_teachers + 1):
+        for members in combinations(range(n_teachers), k):
+            if arm == "resnet":
+                found += [Plan(members, None, r) for r in range(k * repeats)]
+            else:
+                found += [Plan(members, p, r) for p in members for r in range(repeats)]
+    return found
+
+
+@dataclass
+class Experiment:
+    """The parameters of notebooks/seed_ensemble.ipynb, and the models they ask for."""
+
+    arm: str
+    task: str
+    teacher: str
+    student: str
+    n_teachers: int
+    repeats: int
+    teacher_optimisation: Optimisation
+    student_optimisation: Optimisation
+    intermediate_optimisation: Optimisation | None = None
+    temperature: float = 1.0
+    loss_weight: float = 1.0
+    sizes: dict[str, int] = field(default_factory=dict)
+    protocol: str = "honest"
+    max_length: int = 128
+    vocab: int = 4000
+    views: Views = Views()
+    augmentation: Augmentation = Augmentation()
+    general_optimisation: Optimisation | None = None
+    student_seeds: str = "per_primary"
+    seed: int = 0
+    task_options: dict = field(default_factory=dict)
+    _pools: dict[int, list[Model]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        if self.arm not in ARMS:
+            raise KitError(f"no such arm: {self.arm!r}; there are {', '.join(ARMS)}.")
+        if self.n_teachers < 1 or self.repeats < 1:
+            raise KitError("n_teachers and repeats must be at least 1.")
+        if self.student_seeds not in ("per_primary", "shared"):
+            raise KitError(f"student_seeds is 'per_primary' or 'shared', not {self.student_seeds!r}.")
+        if self.arm == "tinybert" and self.intermediate_optimisation is None:
+            raise KitError("the tinybert arm needs an intermediate stage: set intermediate_epochs above 0.")
+
+    @cached_property
+    def loaded(self) -> Task:
+        options = {"protocol": self.protocol} if self.task.startswith("glue/") else {}
+        return load_task(self.task, limit=self.sizes or None, seed=self.seed, **{**options, **self.task_options})
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        return prepare(self.loaded, self.teacher, max_length=self.max_length, vocab=self.vocab, views=self.views,
+                       augmentation=self.augmentation)
+
+    # --- seeds -----------------------------------------------------------------------------------------------------
+
+    def teacher_seed(self, pool: int, number: int) -> int:
+        return 100_000 * self.seed + 1000 * pool + number
+
+    def student_seed(self, pool: int, plan: Plan) -> int:
+        """The seed of a student. "per_primary": the k students of a combination differ in seed as well as in primary, so
+        that single- and multi-teacher students play the same lottery with the same tickets; "shared": one per repeat."""
+        slot, repeat = plan.primary, plan.repeat
+        if plan.primary is None:
+            slot, repeat = plan.members[plan.repeat % len(plan.members)], plan.repeat // len(plan.members)
+        if self.student_seeds == "shared" and plan.primary is not None:
+            slot = 0
+        return 100_000 * self.seed + 1000 * pool + 100 * (1 + repeat) + slot
+
+    # --- models ----------------------------------------------------------------------------------------------------
+
+    def teachers(self, pool: int) -> list[Model]:
+        if pool not in self._pools:
+            seeds = [self.teacher_seed(pool, i) for i in range(self.n_teachers)]
+            self._pools[pool] = distil.finetune(self.prepared, self.teacher, seeds, self.teacher_optimisation)
+        return self._pools[pool]
+
+    @cached_property
+    def general(self) -> Model | None:
+        """TinyBERT's general distillation (option): Eq. 5 from the pre-trained encoder on unlabelled text, once."""
+        if self.general_optimisation is None:
+            return None
+        from mtkd.teachers import pretrained
+
+        return distil.distill(self.prepared, [pretrained(self.prepared, self.teacher)], self.student,
+                              recipes.tinybert_general(self.general_optimisation), self.seed)
+
+    def recipe(self, plan: Plan, terms: str = "CE+KD+cos", control: str | None = None) -> Recipe:
+        if self.arm == "tinybert":
+            made = recipes.tinybert(plan.members, plan.primary, intermediate=self.intermediate_optimisation,
+                                    prediction=self.student_optimisation, temperature=self.temperature)
+        elif self.arm == "distilbert":
+            made = recipes.distilbert(plan.members, plan.primary, optimisation=self.student_optimisation, terms=terms,
+                                      temperature=self.temperature, weights=(1.0, self.loss_weight, 1.0))
+        else:
+            made = recipes.resnet(plan.members, optimisation=self.student_optimisation, lam=self.loss_weight,
+                                  temperature=self.temperature)
+        return replace(made, teachers=recipes.Independent(control)) if control else made
+
+    def distill(self, pool: int, plan: Plan, **changes) -> Model:
+        return distil.distill(self.prepared, self.teachers(pool), self.student, self.recipe(plan, **changes),
+                              self.student_seed(pool, plan), plan.repeat if self.augmentation.factor else 0, self.general)
+
+    def undistilled(self, pool: int, plan: Plan) -> Model:
+        """The student on gold labels alone, for as many epochs as all stages of the distillation together."""
+        inner = self.intermediate_optimisation
+        epochs = self.student_optimisation.epochs + (inner.epochs if inner else 0)
+        return distil.undistilled(self.prepared, self.student, replace(self.student_optimisation, epochs=epochs),
+                                  self.student_seed(pool, plan), self.general,
+                                  "augmented" if self.arm == "tinybert" else "train")
+
+    # --- rows ------------------------------------------------------------------------------------------------------
+
+    def row(self, kind: str, pool: int, model: Model, plan: Plan, variant: str | None = None) -> dict:
+        task, members = self.loaded, plan.members
+        pool_models = self.teachers(pool) if members else []
+        split = self.prepared.name("augmented" if self.arm == "tinybert" else "train", plan.repeat)
+        scoring = 0.0
+        if kind in ("student", "control", "terms") and self.follows(variant):
+            scoring = sum(teachers.score(self.prepared, pool_models[i], split).info["seconds"] for i in members)
+        chain = [m for m in (model, model.before) if m is not None and m is not self.general]
+        return {
+            "arm": self.arm, "task": self.task, "pool": pool, "kind": kind, "members": list(members), "k": len(members),
+            "primary": plan.primary, "repeat": plan.repeat, "variant": variant, "metric": task.metric,
+            "score": model.metrics["test"][task.metric], "metrics": model.metrics["test"], "split": "test",
+            "validation": model.metrics["validation"][task.metric], "n_test": len(task.splits["test"]),
+            "parameters": model.info["parameters"],
+            "time": {"train_s": model.seconds, "score_s": scoring,
+                     "intermediate_s": sum(m.seconds for m in chain[1:]),
+                     "teachers_s": sum(pool_models[i].seconds for i in members) if kind != "teacher" else 0.0},
+            "energy_kwh": sum_or_none(m.info.get("energy_kwh") for m in chain),
+            "peak_memory_mib": model.info.get("peak_memory_mib"),
+            "samples_per_second": model.info.get("samples_per_second"),
+            "folder": f"model/{model.key[:2]}/{model.key}",
+        }
+
+    @staticmethod
+    def follows(variant: str | None) -> bool:
+        return variant not in ("plain_ce", "CE")
+
+    def teacher_rows(self, pool: int) -> Iterator[dict]:
+        for i, model in enumerate(self.teachers(pool)):
+            yield self.row("teacher", pool, model, Plan((i,), None))
+
+    def ensemble_row(self, pool: int) -> dict:
+        """All teachers of a pool voting with their mean logits: what the students try to match, scored."""
+        from mtkd.evaluate import compute_metrics, ensemble_logits
+
+        models, task = self.teachers(pool), self.loaded
+        scores = {split: compute_metrics(ensemble_logits([m.logits(split).numpy() for m in models]),
+                                         task.splits[split].labels, task.metrics) for split in ("validation", "test")}
+        info = {**models[0].info, "metrics": scores, "parameters": sum(m.info["parameters"] for m in models),
+                "seconds": 0.0, "energy_kwh": 0.0}
+        joint = replace(models[0], info=info)
+        return {**self.row("ensemble", pool, joint, Plan(tuple(range(self.n_teachers)), None)), "folder": None}
+
+    def student_rows(self, pool: int) -> Iterator[dict]:
+        for plan in plans(self.arm, self.n_teachers, self.repeats):
+            yield self.row("student", pool, self.distill(pool, plan), plan)
+
+    def undistilled_rows(self, pool: int) -> Iterator[dict]:
+        """One undistilled student per seed that the distilled ones had."""
+        for i in range(self.n_teachers):
+            plan = Plan((i,), None if self.arm == "resnet" else i)
+            yield {**self.row("undistilled", pool, self.undistilled(pool, plan), plan), "members": [], "k": 0,
+                   "primary": None, "repeat": i}
+
+    def control_rows(self, pool: int) -> Iterator[dict]:
+        """What a student gets from teachers without knowledge: logits of other samples, or uniform ones; and from no
+        teacher at all for the same number of steps. Seed and primary are those of the student they are compared with."""
+        everyone = tuple(range(self.n_teachers))
+        plan = Plan(everyone, None if self.arm == "resnet" else 0)
+        yield self.row("control", pool, self.distill(pool, plan, control="shuffled"), plan, "shuffled_teacher")
+        yield self.row("control", pool, self.distill(pool, plan, control="uniform"), plan, "uniform_teacher")
+        yield self.row("control", pool, self.undistilled(pool, plan), plan, "plain_ce")
+
+    def term_rows(self, pool: int) -> Iterator[dict]:
+        """DistilBERT's sets of loss terms (claim S5), all teachers of the pool, primary 0."""
+        if self.arm == "distilbert":
+            plan = Plan(tuple(range(self.n_teachers)), 0)
+            for terms in TERM_SETS:
+                yield self.row("terms", pool, self.distill(pool, plan, terms=terms), plan, terms)
+
+
+def sum_or_none(values) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if known else None

@@ -1,0 +1,187 @@
+"""What came out: records read back, the claims table for a terminal, Markdown for the README, claims as JSON.
+
+Nothing here knows a paper by name: a paper's module (`mtkd.papers.module`) brings its exhibits and its claim tests.
+"""
+
+import io
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mtkd import papers
+from mtkd.errors import KitError
+from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
+
+COLOURS = {SUPPORTED: "green", NOT_SUPPORTED: "red", INCONCLUSIVE: "yellow", NOT_TESTED: "dim"}
+
+
+class DamagedRecord(UserWarning):
+    """A record.json that could not be read, or is no record; it is left out of the report."""
+
+
+def read_records(folder: str | Path) -> list[dict]:
+    """Every record.json below a folder, sorted by path; a damaged one is skipped with a `DamagedRecord` warning.
+
+    Raises KitError where there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise KitError(f"There is no folder {folder} to read records from.")
+    records = []
+    for path in sorted(folder.rglob("record.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError("it is no record")
+            missing = [key for key in ("run", "paper", "tier", "rows") if key not in record]
+            if missing:
+                raise ValueError(f"it has no {', '.join(missing)}")
+            if not isinstance(record["rows"], list) or not all(isinstance(row, dict) for row in record["rows"]):
+                raise ValueError("its rows are no list of tables")
+        except (ValueError, TypeError, OSError) as problem:
+            warnings.warn(f"{path} is left out, it is damaged: {problem}", DamagedRecord, stacklevel=2)
+            continue
+        records.append(record)
+    return records
+
+
+def all_verdicts(records: list[dict]) -> list[Verdict]:
+    """The verdicts of every paper that has a module, in the papers' order."""
+    modules = [papers.module(name) for name in papers.PAPERS]
+    return [verdict for module in modules if module for verdict in module.claims(records)]
+
+
+def statement(claim: str) -> str:
+    """What the paper says, in the kit's words; empty for an id that no paper has."""
+    return next((entry.statement for entry in papers.all_claims() if entry.id == claim), "")
+
+
+def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
+    """A number for people: "+1.25"; "n/a" where there is none. Never "-0.00"."""
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
+
+
+def p_value(p: float | None) -> str:
+    return "p n/a" if p is None or not math.isfinite(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def outcome(verdict: Verdict) -> str:
+    """One line: the deciding setting's effect and interval, n, p, and how many settings passed.
+
+    >>> outcome(Verdict("S1", "supported", effect=1.2, interval=(0.3, 2.1), p=0.021, n=3, unit="points", members=1))
+    '+1.20 points, 90% interval [+0.30, +2.10], n = 3, p = 0.021'
+    """
+    if verdict.effect is None:
+        return verdict.note or "no data"
+    words = f"{number(verdict.effect, sign=True)} {verdict.unit}".strip()
+    words += f" (margin ±{verdict.margin:g})" if verdict.margin is not None else ""
+    if verdict.interval is not None:
+        low, high = (number(end, sign=True) for end in verdict.interval)
+        words += f", {verdict.level:.0%} interval [{low}, {high}]"
+    words += f", n = {verdict.n}, {p_value(verdict.p)}"
+    if verdict.members > 1:
+        words += f" in the deciding setting ({verdict.decided_by}); {verdict.passed} of {verdict.members} settings pass"
+    return words
+
+
+def claims_table(verdicts: list[Verdict], width: int | None = None, colour: bool | None = None) -> str:
+    """The claims as a table of text, `width` columns wide; with `colour`, with terminal escapes for the verdicts.
+
+    Left out, both follow standard output: a terminal's width (80 to 120) and colours, else 100 columns and none.
+    """
+    terminal = sys.stdout.isatty()
+    if width is None:
+        width = min(max(shutil.get_terminal_size().columns, 80), 120) if terminal else 100
+    if colour is None:
+        colour = terminal and not os.environ.get("NO_COLOR")
+    table = Table(show_lines=True, expand=True)
+    table.add_column("claim", no_wrap=True)
+    table.add_column("what the paper says", ratio=4)
+    table.add_column("what came out here", ratio=5)
+    table.add_column("verdict", width=13)
+    for verdict in verdicts:
+        name = verdict.claim + (f"\n{verdict.tier}" if verdict.tier else "")
+        style = COLOURS[verdict.verdict] if colour else ""
+        table.add_row(name, statement(verdict.claim), Text(outcome(verdict)), Text(verdict.verdict, style=style))
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, force_terminal=colour, color_system="standard" if colour else None).print(table)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A DataFrame as a GitHub table; bars in cells are escaped."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows) + "\n"
+
+
+def claims_markdown(verdicts: list[Verdict]) -> str:
+    """The claims as a GitHub table, for the README and for notebooks."""
+    rows = [(v.claim, v.tier, statement(v.claim), outcome(v), v.verdict) for v in verdicts]
+    return markdown_table(pd.DataFrame(rows, columns=["claim", "tier", "the paper says", "here", "verdict"]))
+
+
+def claims_json(verdicts: list[Verdict]) -> str:
+    """The verdicts with every member test, as JSON text."""
+    return json.dumps([v.to_dict() | {"statement": statement(v.claim)} for v in verdicts], indent=2) + "\n"
+
+
+def readme_table(records: list[dict]) -> str:
+    """The table of numbers in the README: each working paper's `summary` as Markdown, under its title."""
+    parts = []
+    for name in papers.PAPERS:
+        summary = getattr(papers.module(name), "summary", None)
+        table = summary(records) if summary else None
+        if table is not None and len(table):
+            parts.append(f"{papers.load(name).title} (`{name}`)\n\n{markdown_table(table)}")
+    return "\n".join(parts) or "No run of this yet.\n"
+
+
+def splice(path: str | Path, marker: str, text: str) -> bool:
+    """Replace what stands between `<!-- mtkd:MARKER -->` and `<!-- /mtkd:MARKER -->` in a file; True if it changed.
+
+    Raises KitError unless the file has exactly one such pair.
+    """
+    path = Path(path)
+    old = path.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- mtkd:{re.escape(marker)} -->\n).*?(<!-- /mtkd:{re.escape(marker)} -->)", re.DOTALL)
+    if len(pattern.findall(old)) != 1:
+        raise KitError(f"{path} needs exactly one pair of markers <!-- mtkd:{marker} --> and <!-- /mtkd:{marker} -->.")
+    new = pattern.sub(lambda match: match[1] + text.rstrip("\n") + "\n" + match[2], old)
+    if new != old:
+        path.write_text(new, encoding="utf-8")
+    return new != old
+
+
+def write_report(records: list[dict], folder: str | Path) -> Path:
+    """Write index.html (one self-contained page), claims.json and figures/*.png; the path of the page."""
+    from mtkd.report_page import render  # jinja2 and the figures are needed here only
+
+    folder = Path(folder)
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    verdicts = all_verdicts(records)
+    working = [entry.id for entry in papers.all_exhibits() if entry.status == "working"]
+    exhibits = {identifier: papers.exhibit(identifier, records) for identifier in working}
+    for name in papers.PAPERS:
+        for identifier, make in getattr(papers.module(name), "EXTRAS", {}).items():
+            exhibits[identifier] = make(records)
+    for identifier, exhibit in exhibits.items():
+        if not exhibit.missing and not exhibit.is_table:
+            (figures / f"{identifier}.png").write_bytes(exhibit.png())
+    (folder / "claims.json").write_text(claims_json(verdicts), encoding="utf-8")
+    page = folder / "index.html"
+    page.write_text(render(records, verdicts, exhibits), encoding="utf-8")
+    return page

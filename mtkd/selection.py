@@ -1,0 +1,80 @@
+"""Plug-point 1, whom to follow: weights for every unit and teacher.
+
+A selection answers `weights(teachers, labels, step, rng) -> [unit, teacher]`. Most are a pure function and nothing
+else; one that learns (RL-KD's policy, LR-Dev) also has `fit`, `update` and a saved `state`. A selection belongs to one
+*term* of a recipe, not to the recipe: TinyBERT follows the primary in the intermediate layers and everyone at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mtkd.outputs import TeacherBatch
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What every selection offers. Subclasses override `weights` and, rarely, the rest."""
+
+    needs = frozenset({"logits"})  # what it reads of the teachers; a class attribute, not a field
+
+    def members(self, n: int) -> tuple[int, ...]:
+        """Which of n teachers can ever get a weight above zero; the others are neither scored nor loaded."""
+        return tuple(range(n))
+
+    def weights(self, teachers: TeacherBatch, labels: Tensor, step: int, rng: torch.Generator) -> Tensor:
+        """Weights [B, T] (or [B, L, T] for token units). Must not use labels unless the paper's selection does."""
+        raise NotImplementedError
+
+    def fit(self, teachers: TeacherBatch, labels: Tensor) -> None:
+        """Look at a whole split (normally validation) before training starts. Default: nothing to learn."""
+
+    def update(self, reward: Tensor) -> None:
+        """Called after every step with the per-unit training loss of the student, negated. Default: nothing."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What has been learned, saved beside the student. Default: nothing."""
+        return {}
+
+    def spec(self, names: list[str]) -> dict:
+        """A JSON-able description in which teachers go by artifact name, so that positions do not matter."""
+        return {"selection": type(self).__name__, "teachers": [names[i] for i in self.members(len(names))]}
+
+
+@dataclass(frozen=True)
+class Uniform(Selection):
+    """Every teacher (or every one of `of`) with equal weight: 1/k each.
+
+    >>> Uniform((0, 2)).members(4)
+    (0, 2)
+    """
+
+    of: tuple[int, ...] | None = None
+
+    def members(self, n: int) -> tuple[int, ...]:
+        chosen = tuple(range(n)) if self.of is None else tuple(self.of)
+        if not chosen or min(chosen) < 0 or max(chosen) >= n or len(set(chosen)) < len(chosen):
+            raise ValueError(f"members {chosen} are not distinct positions among {n} teachers")
+        return chosen
+
+    def weights(self, teachers, labels, step, rng):
+        units, n = teachers.logits.shape[0], teachers.logits.shape[1]
+        row = torch.zeros(n, device=teachers.logits.device)
+        chosen = self.members(n)
+        row[list(chosen)] = 1.0 / len(chosen)
+        return row.expand(units, n)
+
+
+@dataclass(frozen=True)
+class Primary(Uniform):
+    """One teacher alone, the *primary* one of the paper (its section 5.1). `of` is that teacher's position."""
+
+    of: tuple[int, ...] = field(default=(0,))
+
+    def __init__(self, teacher: int = 0):
+        object.__setattr__(self, "of", (teacher,))

@@ -1,0 +1,215 @@
+"""Finished models as teachers: what they say on a split, once; and teachers that were made elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mtkd import models, outputs, train
+from mtkd.data import encode
+from mtkd.errors import KitError
+from mtkd.measure import Meter
+from mtkd.prepare import Prepared
+from mtkd.recipes import Recipe, Stage
+from mtkd.store import tensors_load, tensors_save
+from mtkd.terms import LOGIT
+
+STATES_BUDGET = 1 << 30  # bytes of packed inner states per teacher and split; above it the teacher runs along
+
+
+@dataclass
+class Model:
+    """A finished model in the store (or a folder of your own): its folder, name, key and what was measured.
+
+    info: seconds, samples_per_second, peak_memory_mib, energy_kwh, co2_kg, parameters, history, metrics per split.
+    """
+
+    folder: Path
+    name: str
+    key: str
+    info: dict = field(repr=False, default_factory=dict)
+    reused: bool = True
+    before: Model | None = field(repr=False, default=None)  # the stage that this one started from
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        return self.info.get("metrics", {})
+
+    @property
+    def seconds(self) -> float:
+        return self.info.get("seconds", 0.0)
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return self.info.get("shape", {})
+
+    def network(self):
+        return models.load(self.folder)
+
+    def logits(self, split: str) -> torch.Tensor:
+        """Stored logits [n, C] on "validation" or "test"."""
+        return tensors_load(self.folder / f"logits-{split}.safetensors")["logits"]
+
+
+def gather(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage: Stage, split: str,
+           needs: dict[int, outputs.Needs], device: torch.device):
+    """The outputs that a stage reads, from the store where they are there or fit, else from running teachers."""
+    data, members = prepared.data(split), recipe.members(stage, len(teachers))
+    if not members:
+        return None
+    heard = {t for term in stage.terms if term.loss in LOGIT for t in term.selection.members(len(teachers))}
+    tables = {t: logits_of(prepared, teachers[t], split) for t in sorted(heard)}
+    blank = torch.zeros(len(data.row_ids), prepared.task.outputs)  # inner stages never look at logits
+    logits = torch.stack([tables.get(t, blank) for t in range(len(teachers))], dim=1)              # [rows, T, C]
+    logits = control(logits, getattr(recipe.teachers, "control", None))
+    small = all(outputs.packed_bytes(data, n, teachers[t].shape) <= STATES_BUDGET for t, n in needs.items())
+    if small:
+        return outputs.StoredOutputs(data, logits, {t: states_of(prepared, teachers[t], split, n) for t, n in needs.items()})
+    networks = [teachers[t].network() if t in needs else None for t in range(len(teachers))]
+    return outputs.LiveOutputs(networks, needs, device, outputs.StoredOutputs(data, logits))
+
+
+def control(logits: torch.Tensor, kind: str | None) -> torch.Tensor:
+    """Negative controls on teacher logits [rows, T, C]: those of other samples, or no knowledge at all."""
+    if kind is None:
+        return logits
+    if kind == "shuffled":
+        return logits[torch.randperm(len(logits), generator=torch.Generator().manual_seed(0))]
+    if kind == "uniform":
+        return torch.zeros_like(logits)
+    raise KitError(f"no such control: {kind!r}; there are shuffled and uniform.")
+
+
+def logits_of(prepared: Prepared, teacher: Model, split: str) -> torch.Tensor:
+    """A teacher's logits [rows, C] on a split: scored once, stored by sample id, read aligned to this split's rows."""
+    return _read_logits(score(prepared, teacher, split).folder / "logits.safetensors", tuple(prepared.data(split).row_ids))
+
+
+@lru_cache(maxsize=32)
+def _read_logits(path: Path, row_ids: tuple[str, ...]) -> torch.Tensor:
+    return outputs.read_logits(path, list(row_ids))
+
+
+def score(prepared: Prepared, teacher: Model, split: str):
+    """The artifact of one teacher's logits on one split; its info holds the seconds it took."""
+    def make(folder: Path) -> dict:
+        data, device = prepared.data(split), train.device_at_hand()
+        if teacher.info.get("table"):
+            logits = outputs.align(data.row_ids, *read_table(Path(teacher.info["table"]), prepared.task.classes),
+                                   f"the table {Path(teacher.info['table']).name}")
+            record = {"seconds": 0.0}
+        else:
+            network = teacher.network().to(device)
+            if teacher.info.get("own_tokenizer"):
+                data = reencoded(prepared, teacher, split)
+            with Meter(device) as meter:
+                logits = outputs.score_all_views(network, data, device)
+                meter.count(len(logits))
+            record = meter.record()
+        if logits.shape[-1] != prepared.task.outputs:
+            raise KitError(f"the teacher {teacher.name} has {logits.shape[-1]} outputs and the task "
+                           f"{prepared.task.name} has {prepared.task.outputs}.")
+        tensors_save(folder / "logits.safetensors", {"logits": logits, "ids": outputs.ids_tensor(data.row_ids)})
+        return record
+
+    return prepared.store.get("logits", {"teacher": teacher.key, "data": prepared.spec(split)}, make)
+
+
+def states_of(prepared: Prepared, teacher: Model, split: str, needs: outputs.Needs) -> outputs.Packed:
+    """A teacher's packed hidden states and attention scores on a split, stored."""
+    if teacher.info.get("own_tokenizer"):
+        raise KitError(f"the teacher {teacher.name} has another tokeniser than the student; its layers cannot be "
+                       "matched token by token, only its logits can.")
+
+    def make(folder: Path) -> dict:
+        device = train.device_at_hand()
+        with Meter(device, energy=False) as meter:
+            kept = outputs.pack_states(teacher.network().to(device), prepared.data(split), needs, device)
+        tensors_save(folder / "states.safetensors", kept)
+        return {"seconds": meter.seconds}
+
+    spec = {"teacher": teacher.key, "data": prepared.spec(split), "hidden": needs.hidden, "attention": needs.attention}
+    kept = tensors_load(prepared.store.get("states", spec, make).folder / "states.safetensors")
+    return outputs.Packed(needs, prepared.fingerprint, kept.get("hidden"), kept.get("attention"))
+
+
+# --- teachers of your own -----------------------------------------------------------------------------------------------
+
+
+def teacher_from_folder(prepared: Prepared, folder: str | Path) -> Model:
+    """A classifier fine-tuned elsewhere, saved with plain transformers (model and tokeniser in one folder).
+
+    Its outputs must be in the order of the task's classes; where its config names them, that is checked.
+    """
+    import transformers
+
+    network = models.load(folder := Path(folder))
+    wanted, named = prepared.task.classes, getattr(network, "hf", None) and network.hf.config.id2label
+    if named and wanted and not all(str(v).startswith("LABEL_") for v in named.values()):
+        there = tuple(str(named[i]) for i in sorted(named))
+        if there != tuple(wanted):
+            raise KitError(f"the teacher in {folder} has the classes {list(there)} and the task has {list(wanted)}.")
+    own = False
+    if network.kind == "text":
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        own = tokenizer.backend_tokenizer.to_str() != prepared.tokenizer.backend_tokenizer.to_str()
+    digest = hashlib.sha256(b"".join(p.read_bytes() for p in [*sorted(folder.glob("*.safetensors")),
+                                                              folder / "config.json"])).hexdigest()
+    return Model(folder, str(folder), digest, {"shape": network.shape, "own_tokenizer": own,
+                                               "parameters": models.count_parameters(network)})
+
+
+def teacher_from_table(path: str | Path) -> Model:
+    """Already computed logits: a Parquet or CSV file with a column `id` and one column per class, in class order."""
+    path = Path(path)
+    if not path.is_file():
+        raise KitError(f"there is no table of logits at {path}.")
+    return Model(path.parent, path.name, hashlib.sha256(path.read_bytes()).hexdigest(), {"table": str(path), "shape": {}})
+
+
+def read_table(path: Path, classes: tuple[str, ...]) -> tuple[list[str], torch.Tensor]:
+    import pandas as pd
+
+    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    if "id" not in frame:
+        raise KitError(f"{path.name} has no column 'id'; it has {', '.join(map(str, frame.columns))}.")
+    names = [c for c in frame.columns if c != "id"]
+    if set(map(str, classes)) <= set(map(str, names)):
+        names = [str(c) for c in classes]
+    values = frame[names].to_numpy(dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise KitError(f"{path.name} holds values that are not numbers.")
+    return [str(i) for i in frame["id"]], torch.from_numpy(values.copy())
+
+
+def reencoded(prepared: Prepared, teacher: Model, split: str):
+    """The split tokenised by the teacher's own tokeniser: logits only need the same sample ids."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(teacher.folder)
+    if split.startswith("augmented/"):
+        raise KitError("augmented text is scored only by teachers that share the student's tokeniser.")
+    return encode(prepared.task.splits[split], tokenizer, prepared.max_length, teacher.key)
+
+
+def pretrained(prepared: Prepared, name: str) -> Model:
+    """A pre-trained encoder as a teacher of inner layers (general distillation); its head is random and unused.
+
+    KitError for a scratch model, which has nothing to teach before it is fine-tuned.
+    """
+    if models.root(name) is None:
+        raise KitError(f"general distillation needs a pre-trained teacher, and {name!r} starts from random weights.")
+
+    def make(folder: Path) -> dict:
+        network = models.build(name, prepared.task.outputs, seed=0)
+        network.save(folder, prepared.tokenizer)
+        return {"shape": network.shape, "parameters": models.count_parameters(network), "seconds": 0.0}
+
+    made = prepared.store.get("pretrained", {"model": name, "outputs": prepared.task.outputs}, make)
+    return Model(made.folder, name, made.folder.name, made.info)

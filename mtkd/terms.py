@@ -1,0 +1,181 @@
+"""Plug-point 2, what to match: a recipe's terms turned into modules that the loop can call.
+
+A loss (mtkd/losses.py) is a pure function; a term says where its two sides come from and may own parameters (W_H, W_e).
+Crosses that cannot work are refused here, before any training, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mtkd import losses
+from mtkd.data import Batch
+from mtkd.errors import KitError
+from mtkd.models import Outputs
+from mtkd.outputs import Needs, TeacherBatch
+from mtkd.recipes import COMBINES, Stage, Term
+
+GOLD = ("cross_entropy",)
+LOGIT = ("soft_cross_entropy", "logit_mse")
+STATE = ("embedding_mse", "hidden_mse", "attention_mse", "cosine")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a term must fit: the student's and the teachers' shapes (empty dict: no layers to see), the task."""
+
+    student: dict[str, int]
+    teachers: list[dict[str, int]]
+    regression: bool = False
+    labelled: bool = True
+    heads: int = 0
+
+
+def layer_map(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
+    """The uniform map of the paper: student layer k learns from teacher layer g(k) = k * T / S, counted from 1.
+
+    >>> layer_map(4, 12)
+    [(1, 3), (2, 6), (3, 9), (4, 12)]
+    """
+    return [(k, round(k * teacher_layers / student_layers)) for k in range(1, student_layers + 1)]
+
+
+class GoldTerm(nn.Module):
+    """Cross-entropy with the labels; squared error where the task is a regression."""
+
+    def __init__(self, regression: bool):
+        super().__init__()
+        self.regression = regression
+
+    def forward(self, student: Outputs, teachers: TeacherBatch | None, batch: Batch, weights: Tensor | None) -> Tensor:
+        if self.regression:
+            return losses.squared_error(student.logits, batch.labels.unsqueeze(-1))
+        return losses.cross_entropy(student.logits, batch.labels)
+
+
+class LogitTerm(nn.Module):
+    """Student logits (or heads) against teacher logits, combined over teachers as the term says."""
+
+    def __init__(self, term: Term, combine: str, regression: bool):
+        super().__init__()
+        self.term, self.combine, self.mse = term, combine, regression or term.loss == "logit_mse"
+
+    def pair(self, student: Tensor, target: Tensor, probabilities: bool = False) -> Tensor:
+        if self.mse:
+            return losses.squared_error(student, target)
+        t = self.term
+        return losses.soft_cross_entropy(student, target, t.temperature, t.t_squared, t.kl, probabilities)
+
+    def forward(self, student: Outputs, teachers: TeacherBatch, batch: Batch, weights: Tensor) -> Tensor:
+        z = teachers.logits                                                                # [B, T, C]
+        followed = (weights.sum(-1) > 0).to(z.dtype)                                       # nobody followed: no loss
+        if self.combine == "logits":
+            return self.pair(student.logits, losses.mean_logits(z, weights)) * followed
+        if self.combine == "probabilities":
+            if self.mse:
+                target = losses.mean_probabilities(z, weights)
+                return losses.squared_error(student.logits.softmax(-1), target) * followed
+            target = losses.mean_probabilities(z, weights, self.term.temperature)
+            return self.pair(student.logits, target, probabilities=True) * followed
+        own = student.heads if self.combine == "heads" else student.logits.unsqueeze(-2).expand_as(z)
+        return (self.pair(own, z) * weights).sum(-1)                                       # [B, T] -> [B]
+
+
+class StateTerm(nn.Module):
+    """Hidden states, embeddings or attention scores of the followed teachers, one loss per teacher, weighted.
+
+    Projections are bias-free maps on the student's side. Equal widths start from the identity (a student cut from its
+    teacher is already in the teacher's space); the paper does not say. One W_H serves all layers (option per_layer).
+    """
+
+    def __init__(self, term: Term, setting: Setting, followed: tuple[int, ...]):
+        super().__init__()
+        self.loss, self.followed = term.loss, followed
+        self.pairs = {t: self.layers(term.loss, setting.student, setting.teachers[t]) for t in followed}
+        self.maps = nn.ModuleDict()
+        if self.loss != "attention_mse":
+            ds = setting.student["width"]
+            for t in followed:
+                dt = setting.teachers[t]["width"]
+                if self.loss == "cosine" and ds == dt:
+                    continue  # DistilBERT compares the states as they are
+                self.maps[str(t)] = linear = nn.Linear(ds, dt, bias=False)
+                if ds == dt:
+                    nn.init.eye_(linear.weight)
+
+    @staticmethod
+    def layers(loss: str, student: dict[str, int], teacher: dict[str, int]) -> list[tuple[int, int]]:
+        if loss == "embedding_mse":
+            return [(0, 0)]
+        if loss == "cosine":
+            return [(student["layers"], teacher["layers"])]
+        return layer_map(student["layers"], teacher["layers"])
+
+    def needs(self, t: int) -> Needs:
+        layers = tuple(j for _, j in self.pairs[t])
+        return Needs(attention=layers) if self.loss == "attention_mse" else Needs(hidden=layers)
+
+    def forward(self, student: Outputs, teachers: TeacherBatch, batch: Batch, weights: Tensor) -> Tensor:
+        total = torch.zeros(len(batch.rows), device=weights.device)
+        mask = batch.mask.to(student.logits.dtype)
+        for t in self.followed:
+            for i, j in self.pairs[t]:
+                if self.loss == "attention_mse":
+                    one = losses.attention_mse(student.attention[i - 1], teachers.attention[t][j], mask)
+                else:
+                    mine = student.hidden[i]
+                    if str(t) in self.maps:
+                        mine = self.maps[str(t)](mine)
+                    compare = losses.cosine if self.loss == "cosine" else losses.hidden_mse
+                    one = compare(mine, teachers.hidden[t][j], mask)
+                total = total + weights[:, t] * one
+        return total
+
+
+def prepare(term: Term, setting: Setting) -> nn.Module:
+    """The module of one term, or a KitError that says why this term cannot work here."""
+    n = len(setting.teachers)
+    if term.loss not in GOLD + LOGIT + STATE:
+        raise KitError(f"no such loss: {term.loss!r}; there are {', '.join(GOLD + LOGIT + STATE)}.")
+    if term.loss in GOLD:
+        if not setting.labelled:
+            raise KitError(f"{term.loss} needs labels and this stage's data has none.")
+        return GoldTerm(setting.regression)
+    if term.selection is None or n == 0:
+        raise KitError(f"{term.loss} needs a teacher to follow: give the term a selection, and the stage teachers.")
+    try:
+        followed = term.selection.members(n)
+    except ValueError as error:
+        raise KitError(f"{term.loss}: {error}.") from error
+    if term.loss in LOGIT:
+        if term.combine not in COMBINES:
+            raise KitError(f"no such way to combine teachers: {term.combine!r}; there are {', '.join(COMBINES)}.")
+        if term.combine == "heads" and setting.heads != n:
+            raise KitError(f"combine='heads' needs one student head per teacher: {setting.heads} heads, {n} teachers.")
+        return LogitTerm(term, term.combine, setting.regression)
+    shapes = [setting.student, *(setting.teachers[t] for t in followed)]
+    if not all(shapes):
+        raise KitError(f"{term.loss} matches layers, and one of these models shows none (a ResNet, or a table of logits).")
+    if term.loss == "attention_mse" and len({s["heads"] for s in shapes}) > 1:
+        raise KitError(f"{term.loss} needs equal numbers of attention heads; student and teachers have "
+                       f"{[s['heads'] for s in shapes]}.")
+    if any(s["layers"] < setting.student["layers"] for s in shapes):
+        raise KitError(f"{term.loss}: the student has more layers than its teacher.")
+    return StateTerm(term, setting, followed)
+
+
+def prepare_stage(stage: Stage, setting: Setting) -> tuple[nn.ModuleList, dict[int, Needs], frozenset[str]]:
+    """All terms of a stage, what each teacher must show, and what the student must show."""
+    modules = nn.ModuleList(prepare(t, setting) for t in stage.terms)
+    needs: dict[int, Needs] = {}
+    for module in modules:
+        if isinstance(module, StateTerm):
+            for t in module.followed:
+                old, new = needs.get(t, Needs()), module.needs(t)
+                needs[t] = Needs(tuple(sorted({*old.hidden, *new.hidden})),
+                                 tuple(sorted({*old.attention, *new.attention})))
+    want = frozenset("attention" if m.loss == "attention_mse" else "hidden" for m in modules if isinstance(m, StateTerm))
+    return modules, needs, want
