@@ -44,7 +44,7 @@ $(READY): requirements.lock pyproject.toml
 			exit 2; fi; \
 		echo "Making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps -e .
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 clean:

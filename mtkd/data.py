@@ -106,6 +106,8 @@ class ImageData:
 
 def encode(split: Split, tokenizer, max_length: int, fingerprint: str) -> TextData:
     """Tokenise a split once. Texts longer than max_length tokens are cut (pairs: the longer one first)."""
+    if not len(split):
+        raise KitError("there is nothing to read: the split is empty.")
     firsts = [t[0] for t in split.inputs]
     seconds = [t[1] for t in split.inputs] if split.inputs and len(split.inputs[0]) > 1 else None
     out = tokenizer(firsts, seconds, truncation=True, max_length=max_length, padding=False,

@@ -12,6 +12,7 @@ stage before it, so all combinations with the same primary share one intermediat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from mtkd.errors import KitError
 from mtkd.evaluate import compute_metrics
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
-from mtkd.recipes import Optimisation, Recipe, Stage, plain, stage_spec
+from mtkd.recipes import CoFinetuned, Optimisation, Recipe, Stage, plain, stage_spec
 from mtkd.store import tensors_save
 from mtkd.teachers import Model, gather
 
@@ -44,12 +45,15 @@ def distill(prepared: Prepared, teachers: Sequence[Model], student: str, recipe:
     student: a model name (mtkd/models.py). run: which run of the data augmentation. start: a model to go on from
     instead of a fresh student. Raises KitError before any training where a term cannot work with these models.
     """
-    for stage in recipe.stages:  # every cross is checked before the first hour is spent
-        members = recipe.members(stage, len(teachers))
+    if isinstance(recipe.teachers, CoFinetuned) or recipe.predictor != "one_model":
+        raise KitError(f"the recipe '{recipe.name}' asks for {recipe.teachers} and the predictor '{recipe.predictor}'; this "
+                       "version has independent teachers and one_model.")
+    for stage in recipe.stages:  # every cross is checked before the first hour is spent (see also train_stage)
+        recipe.members(stage, len(teachers))
         if stage.learns != "student":
             raise KitError(f"stage '{stage.name}' learns '{stage.learns}', which no recipe of this version uses.")
-        if members and max(members) >= len(teachers):
-            raise KitError(f"the recipe follows teacher {max(members)}, and there are {len(teachers)} teachers.")
+        if stage.reset:
+            raise KitError(f"stage '{stage.name}' resets {', '.join(stage.reset)}, which no recipe of this version uses.")
     for number in range(len(recipe.stages)):
         start = run_stage(prepared, teachers, student, recipe, number, seed, start, run)
     return start
@@ -82,6 +86,8 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     data = prepared.data(split)
     setting = terms.Setting(network.shape, [t.shape for t in teachers], task.regression,
                             task.regression or bool((data.labels >= 0).any()))
+    for later in recipe.stages[recipe.stages.index(stage) + 1:]:  # a stage that cannot work is refused before this one
+        terms.prepare_stage(later, replace(setting, labelled=True))
     torch.manual_seed(seed)  # projections of the terms are drawn here
     modules, needs, want = terms.prepare_stage(stage, setting)
     said = gather(prepared, teachers, recipe, stage, split, needs, device) if teachers else None

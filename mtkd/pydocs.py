@@ -193,7 +193,7 @@ def corrupt(sentence: str, corruption: str) -> str:
     """The sentence with its words out of order; the same sentence always gives the same result, never itself.
 
     >>> corrupt("return the sum of all array elements", "swap")
-    'return the sum of array all elements'
+    'the return sum of all array elements'
     """
     words = sentence.split()
     draw = random.Random(hashlib.sha256(f"{corruption}:{sentence}".encode()).digest())

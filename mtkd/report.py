@@ -20,6 +20,7 @@ from rich.text import Text
 
 from mtkd import papers
 from mtkd.errors import KitError
+from mtkd.records import repo_root
 from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
 
 COLOURS = {SUPPORTED: "green", NOT_SUPPORTED: "red", INCONCLUSIVE: "yellow", NOT_TESTED: "dim"}
@@ -53,6 +54,12 @@ def read_records(folder: str | Path) -> list[dict]:
             continue
         records.append(record)
     return records
+
+
+def read_committed(paper: str) -> list[dict]:
+    """The reference runs of a paper that are committed with the kit (results/reference/<paper>); none is no error."""
+    folder = repo_root() / "results" / "reference" / paper
+    return read_records(folder) if folder.is_dir() else []
 
 
 def all_verdicts(records: list[dict]) -> list[Verdict]:

@@ -7,11 +7,13 @@ else; one that learns (RL-KD's policy, LR-Dev) also has `fit`, `update` and a sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from mtkd.errors import KitError
 
 if TYPE_CHECKING:
     from mtkd.outputs import TeacherBatch
@@ -42,8 +44,10 @@ class Selection:
         return {}
 
     def spec(self, names: list[str]) -> dict:
-        """A JSON-able description in which teachers go by artifact name, so that positions do not matter."""
-        return {"selection": type(self).__name__, "teachers": [names[i] for i in self.members(len(names))]}
+        """A JSON-able description in which teachers go by artifact name, so that positions do not matter. Fields whose
+        name starts with an underscore hold what is learned and do not count."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "of" and not f.name.startswith("_")}
+        return {"selection": type(self).__name__, "teachers": [names[i] for i in self.members(len(names))], **own}
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Uniform(Selection):
     def members(self, n: int) -> tuple[int, ...]:
         chosen = tuple(range(n)) if self.of is None else tuple(self.of)
         if not chosen or min(chosen) < 0 or max(chosen) >= n or len(set(chosen)) < len(chosen):
-            raise ValueError(f"members {chosen} are not distinct positions among {n} teachers")
+            raise KitError(f"the members {chosen} are not distinct positions among {n} teachers (counted from 0).")
         return chosen
 
     def weights(self, teachers, labels, step, rng):

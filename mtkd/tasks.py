@@ -185,10 +185,16 @@ def hash_order(keys: Sequence[str], salt: str = "") -> np.ndarray:
 def unique_ids(keys: Sequence[str]) -> list[str]:
     """Make repeated keys unique by counting the repeats: a, b, a -> a, b, a#2."""
     counts: dict[str, int] = {}
+    taken: set[str] = set()
     ids = []
     for key in keys:
-        counts[key] = counts.get(key, 0) + 1
-        ids.append(key if counts[key] == 1 else f"{key}#{counts[key]}")
+        name, n = key, counts.get(key, 1)
+        while name in taken:
+            n += 1
+            name = f"{key}#{n}"
+        counts[key] = n
+        taken.add(name)
+        ids.append(name)
     return ids
 
 

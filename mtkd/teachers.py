@@ -180,7 +180,7 @@ def read_table(path: Path, classes: tuple[str, ...]) -> tuple[list[str], torch.T
     if "id" not in frame:
         raise KitError(f"{path.name} has no column 'id'; it has {', '.join(map(str, frame.columns))}.")
     names = [c for c in frame.columns if c != "id"]
-    if set(map(str, classes)) <= set(map(str, names)):
+    if classes and set(map(str, classes)) <= set(map(str, names)):
         names = [str(c) for c in classes]
     values = frame[names].to_numpy(dtype=np.float32)
     if not np.isfinite(values).all():

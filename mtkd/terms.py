@@ -146,10 +146,7 @@ def prepare(term: Term, setting: Setting) -> nn.Module:
         return GoldTerm(setting.regression)
     if term.selection is None or n == 0:
         raise KitError(f"{term.loss} needs a teacher to follow: give the term a selection, and the stage teachers.")
-    try:
-        followed = term.selection.members(n)
-    except ValueError as error:
-        raise KitError(f"{term.loss}: {error}.") from error
+    followed = term.selection.members(n)
     if term.loss in LOGIT:
         if term.combine not in COMBINES:
             raise KitError(f"no such way to combine teachers: {term.combine!r}; there are {', '.join(COMBINES)}.")

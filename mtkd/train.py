@@ -35,7 +35,7 @@ def seed_everything(seed: int) -> None:
 
 @dataclass
 class History:
-    """What happened: per-step loss of every term, validation score per epoch, the epoch kept, steps and samples."""
+    """What happened: per-step loss of every term, validation score per epoch, the best epoch, steps and samples."""
 
     losses: dict[str, list[float]] = field(default_factory=dict)
     validation: list[float] = field(default_factory=list)
@@ -146,9 +146,9 @@ def fit(
         check_finite(traces, history.steps, stage.name, CHECK_EVERY)
         if validate is not None:
             history.validation.append(float(validate(network)))
-            if opt.keep == "best" and history.validation[-1] > max(history.validation[:-1], default=-math.inf):
+            if history.validation[-1] > max(history.validation[:-1], default=-math.inf):
                 history.best_epoch = epoch
-                if epoch < opt.epochs - 1:
+                if opt.keep == "best" and epoch < opt.epochs - 1:
                     best = {k: v.detach().to("cpu", copy=True) for k, v in network.state_dict().items()}
             bar.set_postfix(validation=f"{history.validation[-1]:.3f}")
             if opt.patience and epoch - history.best_epoch >= opt.patience:

@@ -1,5 +1,6 @@
 """The offline corpus: cleaning, determinism, cache, and tasks that are learnable and do not leak."""
 
+import doctest
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import matthews_corrcoef
 from sklearn.naive_bayes import MultinomialNB
 
-from mtkd import docstrings, pydocs
+from mtkd import docstrings, pydocs, tasks
 from mtkd.errors import KitError
 from mtkd.tasks import load_task
 
@@ -265,6 +266,13 @@ def test_corrupt(kind):
     assert sorted(mixed.split()) == sorted(sentence.split())
     assert sum(moved) in {"shuffle": range(2, 7), "rotate": [3], "swap": [2]}[kind]
     assert pydocs.corrupt("a a a a b", kind) != "a a a a b"
+
+
+@pytest.mark.parametrize("module", [docstrings, pydocs, tasks])
+def test_examples_in_docstrings(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
 
 
 def test_unknown_corruption():

@@ -5,6 +5,7 @@ Nothing is trained here; every line asks mtkd.distil for a finished model and wr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -75,6 +76,7 @@ class Experiment:
     seed: int = 0
     task_options: dict = field(default_factory=dict)
     _pools: dict[int, list[Model]] = field(default_factory=dict, repr=False)
+    _used: dict[str, dict] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         if self.arm not in ARMS:
@@ -163,6 +165,7 @@ class Experiment:
         if kind in ("student", "control", "terms") and self.follows(variant):
             scoring = sum(teachers.score(self.prepared, pool_models[i], split).info["seconds"] for i in members)
         chain = [m for m in (model, model.before) if m is not None and m is not self.general]
+        self._used |= {m.key: m.info for m in [*chain, *pool_models] if kind != "ensemble"}
         return {
             "arm": self.arm, "task": self.task, "pool": pool, "kind": kind, "members": list(members), "k": len(members),
             "primary": plan.primary, "repeat": plan.repeat, "variant": variant, "metric": task.metric,
@@ -226,6 +229,48 @@ class Experiment:
                 yield self.row("terms", pool, self.distill(pool, plan, terms=terms), plan, terms)
 
 
+    # --- the rest of a record --------------------------------------------------------------------------------------
+
+    def data_rows(self) -> list[dict]:
+        """Table 1: samples per split and the mean number of words and punctuation marks."""
+        task, rows = self.loaded, []
+        for name in ("train", "validation", "test"):
+            split = task.splits[name]
+            words = None
+            if task.kind != "image":
+                words = sum(len(re.findall(r"\w+|[^\w\s]", text)) for row in split.inputs for text in row) / len(split)
+            rows.append({"task": self.task, "split": name, "samples": len(split), "tokens_mean": words, "metric": task.metric})
+        return rows
+
+    def bill(self) -> dict:
+        """What making all models used so far cost, each counted once, whenever it was made."""
+        infos = self._used.values()
+        return {"models": len(self._used), "training_s": sum(i["seconds"] for i in infos),
+                "energy_kwh": sum_or_none(i.get("energy_kwh") for i in infos),
+                "co2_kg": sum_or_none(i.get("co2_kg") for i in infos),
+                "energy_method": next((i.get("energy_method") for i in infos), None)}
+
+
 def sum_or_none(values) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) if known else None
+
+
+def from_parameters(p: dict) -> Experiment:
+    """The experiment that a notebook's parameters describe; KitError where they contradict each other."""
+    def optimisation(epochs: int, lr: float) -> Optimisation:
+        return Optimisation(epochs=epochs, batch_size=p["batch_size"], lr=lr, optimiser=p["optimiser"], decay=p["decay"],
+                            weight_decay=p["weight_decay"], keep=p["keep"], freeze_embeddings=p["freeze_embeddings"])
+
+    sizes = {k: p[f"{k}_size"] for k in ("train", "validation", "test") if p[f"{k}_size"]}
+    return Experiment(
+        arm=p["arm"], task=p["task"], teacher=p["teacher"], student=p["student"], n_teachers=p["n_teachers"],
+        repeats=p["repeats"], teacher_optimisation=optimisation(p["teacher_epochs"], p["teacher_lr"]),
+        student_optimisation=optimisation(p["student_epochs"], p["student_lr"]),
+        intermediate_optimisation=(optimisation(p["intermediate_epochs"], p["intermediate_lr"])
+                                   if p["arm"] == "tinybert" and p["intermediate_epochs"] else None),
+        temperature=p["temperature"], loss_weight=p["loss_weight"], sizes=sizes, protocol=p["protocol"],
+        max_length=p["max_length"], vocab=p["vocab"], views=Views(p["views"], p["crop"], p["flip"]),
+        augmentation=Augmentation(p["augmentation"], p["augmentation_model"], p["augmentation_vectors"], seed=p["seed"]),
+        general_optimisation=(optimisation(p["general_epochs"], p["intermediate_lr"]) if p["general_epochs"] else None),
+        student_seeds=p["student_seeds"], seed=p["seed"], task_options=p["task_options"])
