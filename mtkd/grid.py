@@ -169,6 +169,7 @@ def environment(jobs: int, results: Path | str | None = None, notebooks: Path | 
     variables = {
         "MTKD_COMMAND": shlex.join(["mtkd", *sys.argv[1:]]),
         "MTKD_PROGRESS": "0",
+        "MTKD_HELPERS": "0",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", share),
         "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS", share),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # silences a debugger's warning at every kernel start

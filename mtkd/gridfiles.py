@@ -4,8 +4,8 @@
     tier: demo
     description: Two pools of three teachers.
     fixed: {epochs: 2}              # the same in every cell
-    grid: {seed: [0, 1], lr: [1e-3, 1e-4]}      # lists of values; their product is run: 4 cells
-    cells: [{seed: 7, lr: 1e-2}]    # optional: cells of their own, merged over fixed
+    cells: [{arm: tinybert, lr: 1e-3}, {arm: resnet, lr: 0.1}]    # settings that belong together
+    grid: {seed: [0, 1]}            # lists of values; every combination is run with every one of `cells`: 4 cells
     exhibits: [seed_ensemble.fig2]  # what it regenerates
 
 A file without `grid` and `cells` asks for one cell, that of `fixed`.
@@ -74,13 +74,10 @@ def read_grid(file: Path | str, overrides: dict | None = None, notebooks: Path |
         if other := [t for t in stated if t != tier]:
             raise KitError(f"{file}: tier is {tier} in one place and {other[0]} in another.")
         fixed = {"tier": tier, **fixed}
-    product = []
-    if grid is not None or explicit is None:
-        grid = grid or {}
-        product = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    combinations = [dict(zip(grid or {}, values)) for values in itertools.product(*(grid or {}).values())]
     cells: dict[str, Cell] = {}
     merged = 0
-    for varying in [*product, *(explicit or [])]:
+    for varying in [{**own, **combination} for own in explicit or [{}] for combination in combinations]:
         given = check({**fixed, **varying, **overrides}, declared, str(file))
         parameters = {name: given.get(name, parameter.default) for name, parameter in declared.items()}
         shown = {name: parameters[name] for name in {**varying, **overrides}}
@@ -123,6 +120,8 @@ def _read_file(file: Path) -> dict:
             raise KitError(f"{file}: the grid is empty{''.join(f' ({n} has no values)' for n in grid if not grid[n])}.")
         if both := sorted(set(grid) & set(fixed or {})):
             raise KitError(f"{file}: {both[0]} is in fixed and in grid; it can be in one of them only.")
+        if both := sorted({name for cell in cells or [] if isinstance(cell, dict) for name in cell} & set(grid)):
+            raise KitError(f"{file}: {both[0]} is in cells and in grid; it can be in one of them only.")
     if "cells" in asked and (not isinstance(cells, list) or not cells or not all(isinstance(c, dict) for c in cells)):
         raise KitError(f"{file}: cells should be a list of names with values, and not empty.")
     exhibits = asked.get("exhibits")

@@ -166,10 +166,19 @@ def scratch_tokenizer(task: Task, vocab: int, store: Store) -> transformers.PreT
 
     texts = [t for name in ("train", "unlabelled") if name in task.splits for row in task.splits[name].inputs for t in row]
 
-    def make(folder: Path) -> dict:
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+
+    def learn(size: int, first: list[str]) -> dict[str, int]:
         learned = BertWordPieceTokenizer(lowercase=True)
-        learned.train_from_iterator(texts, vocab_size=vocab, min_frequency=2, show_progress=False)
-        special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+        learned.train_from_iterator(texts, vocab_size=size, min_frequency=2, show_progress=False,
+                                    special_tokens=[*special.values(), *first])
+        return learned.get_vocab()
+
+    def make(folder: Path) -> dict:
+        # The trainer numbers the inner letters (##a) in the order of a randomised hash table and breaks ties by number,
+        # so two processes would learn two vocabularies: a pass without merges finds the letters, a second is told them.
+        letters = sorted(t for t in learn(0, []) if t.startswith("##") and len(t) == 3)
+        learned = BertWordPieceTokenizer(learn(vocab, letters), lowercase=True)
         transformers.BertTokenizerFast(tokenizer_object=learned._tokenizer, **special).save_pretrained(folder)
         return {"vocabulary": learned.get_vocab_size()}
 

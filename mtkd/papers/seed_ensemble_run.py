@@ -6,9 +6,9 @@ Nothing is trained here; every line asks mtkd.distil for a finished model and wr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 
 from mtkd import distil, recipes, teachers
@@ -74,6 +74,8 @@ class Experiment:
     general_optimisation: Optimisation | None = None
     student_seeds: str = "per_primary"
     seed: int = 0
+    pools: tuple[int, ...] = (0,)
+    controls: bool = True
     task_options: dict = field(default_factory=dict)
     _pools: dict[int, list[Model]] = field(default_factory=dict, repr=False)
     _used: dict[str, dict] = field(default_factory=dict, repr=False)
@@ -174,7 +176,8 @@ class Experiment:
             "parameters": model.info["parameters"],
             "time": {"train_s": model.seconds, "score_s": scoring,
                      "intermediate_s": sum(m.seconds for m in chain[1:]),
-                     "teachers_s": sum(pool_models[i].seconds for i in members) if kind != "teacher" else 0.0},
+                     "teachers_s": 0.0 if kind in ("teacher", "undistilled") else sum(
+                         pool_models[i].seconds for i in members)},
             "energy_kwh": sum_or_none(m.info.get("energy_kwh") for m in chain),
             "peak_memory_mib": model.info.get("peak_memory_mib"),
             "samples_per_second": model.info.get("samples_per_second"),
@@ -229,6 +232,25 @@ class Experiment:
                 yield self.row("terms", pool, self.distill(pool, plan, terms=terms), plan, terms)
 
 
+    def result_rows(self, pool: int) -> Iterator[dict]:
+        """All rows of a pool but the teachers': students, undistilled students, controls, sets of terms."""
+        yield from self.student_rows(pool)
+        yield from self.undistilled_rows(pool)
+        if self.controls:
+            yield from self.control_rows(pool)
+        yield from self.term_rows(pool)
+
+    def jobs(self) -> list[list[Callable]]:
+        """Everything that takes time, as calls: first the teachers of all pools, then what is distilled from them."""
+        first = [partial(distil.finetune, self.prepared, self.teacher, [self.teacher_seed(pool, i)], self.teacher_optimisation)
+                 for pool in self.pools for i in range(self.n_teachers)]
+        second = []
+        for pool in self.pools:
+            second += [partial(self.distill, pool, plan) for plan in plans(self.arm, self.n_teachers, self.repeats)]
+            second += [partial(list, rows(pool)) for rows in (self.undistilled_rows, self.control_rows, self.term_rows)
+                       if self.controls or rows != self.control_rows]
+        return [first, second]
+
     # --- the rest of a record --------------------------------------------------------------------------------------
 
     def data_rows(self) -> list[dict]:
@@ -273,4 +295,5 @@ def from_parameters(p: dict) -> Experiment:
         max_length=p["max_length"], vocab=p["vocab"], views=Views(p["views"], p["crop"], p["flip"]),
         augmentation=Augmentation(p["augmentation"], p["augmentation_model"], p["augmentation_vectors"], seed=p["seed"]),
         general_optimisation=(optimisation(p["general_epochs"], p["intermediate_lr"]) if p["general_epochs"] else None),
-        student_seeds=p["student_seeds"], seed=p["seed"], task_options=p["task_options"])
+        student_seeds=p["student_seeds"], pools=tuple(p["pools"]), controls=p["controls"], seed=p["seed"],
+        task_options=p["task_options"])
