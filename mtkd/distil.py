@@ -12,6 +12,7 @@ stage before it, so all combinations with the same primary share one intermediat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from mtkd.evaluate import compute_metrics
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
 from mtkd.recipes import CoFinetuned, Optimisation, Recipe, Stage, plain, stage_spec
+from mtkd.selection import Selection
 from mtkd.store import tensors_save
-from mtkd.teachers import Model, gather
+from mtkd.teachers import Model, gather, logits_of
 
 
 def finetune(prepared: Prepared, name: str, seeds: Iterable[int], optimisation: Optimisation) -> list[Model]:
@@ -61,7 +63,7 @@ def distill(prepared: Prepared, teachers: Sequence[Model], student: str, recipe:
 
 def run_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: Recipe, number: int, seed: int,
               start: Model | None, run: int) -> Model:
-    stage = recipe.stages[number]
+    stage = deepcopy(recipe.stages[number])  # what a selection learns stays with this run
     split = prepared.name(stage.data, run)
     follows_logits = any(t.loss in terms.LOGIT for t in stage.terms)
     spec = {"model": name, "start": start.key if start else None, "stage": stage_spec(stage, [t.key for t in teachers]),
@@ -91,11 +93,12 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     torch.manual_seed(seed)  # projections of the terms are drawn here
     modules, needs, want = terms.prepare_stage(stage, setting)
     said = gather(prepared, teachers, recipe, stage, split, needs, device) if teachers else None
-    scored = {}
+    fit_selections(prepared, teachers, stage)
+    scored = []  # validation logits after every epoch
 
     def validate(candidate) -> float:
-        scored["validation"] = outputs.evaluate_logits(candidate, prepared.data("validation"), device)
-        return metrics(prepared, "validation", scored["validation"])[task.metric]
+        scored.append(outputs.evaluate_logits(candidate, prepared.data("validation"), device))
+        return metrics(prepared, "validation", scored[-1])[task.metric]
 
     measured = any(t.loss in terms.GOLD + terms.LOGIT for t in stage.terms)  # an inner stage leaves the head untrained
     with Meter(device) as meter:
@@ -105,13 +108,26 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     found = {}
     if measured:
         for part in ("validation", "test"):
-            logits = outputs.evaluate_logits(network, prepared.data(part), device)
+            logits = (scored[history.best_epoch if stage.optimisation.keep == "best" else -1] if part == "validation"
+                      else outputs.evaluate_logits(network, prepared.data(part), device))
             found[part] = metrics(prepared, part, logits)
             tensors_save(folder / f"logits-{part}.safetensors",
                          {"logits": logits, "ids": outputs.ids_tensor(prepared.data(part).ids)})
     network.to("cpu").save(folder, prepared.tokenizer)
+    for number, term in enumerate(stage.terms):
+        if term.selection is not None and (state := term.selection.state()):
+            tensors_save(folder / f"selection-{number}.safetensors", state)
     return {**meter.record(), "parameters": models.count_parameters(network), "shape": network.shape,
             "history": history.summary(), "metrics": found}
+
+
+def fit_selections(prepared: Prepared, teachers: Sequence[Model], stage: Stage) -> None:
+    """Show the validation split to the selections that want to learn from it: the teachers' logits and the labels."""
+    learning = [t.selection for t in stage.terms if t.selection is not None and type(t.selection).fit is not Selection.fit]
+    if learning:
+        logits = torch.stack([logits_of(prepared, teacher, "validation") for teacher in teachers], dim=1)     # [n, T, C]
+        for selection in learning:
+            selection.fit(outputs.TeacherBatch(logits), torch.from_numpy(prepared.data("validation").labels))
 
 
 def metrics(prepared: Prepared, split: str, logits: torch.Tensor) -> dict[str, float]:

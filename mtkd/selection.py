@@ -1,7 +1,7 @@
 """Plug-point 1, whom to follow: weights for every unit and teacher.
 
-A selection answers `weights(teachers, labels, step, rng) -> [unit, teacher]`. Most are a pure function and nothing
-else; one that learns (RL-KD's policy, LR-Dev) also has `fit`, `update` and a saved `state`. A selection belongs to one
+A selection answers `weights(batch, teachers, step, rng) -> [unit, teacher]`. Most are a pure function and nothing else;
+one that learns (RL-KD's policy, LR-Dev) also has `fit`, `update` and a saved `state`. A selection belongs to one
 *term* of a recipe, not to the recipe: TinyBERT follows the primary in the intermediate layers and everyone at the end.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from mtkd.errors import KitError
 
 if TYPE_CHECKING:
+    from mtkd.data import Batch
     from mtkd.outputs import TeacherBatch
 
 
@@ -29,12 +30,12 @@ class Selection:
         """Which of n teachers can ever get a weight above zero; the others are neither scored nor loaded."""
         return tuple(range(n))
 
-    def weights(self, teachers: TeacherBatch, labels: Tensor, step: int, rng: torch.Generator) -> Tensor:
-        """Weights [B, T] (or [B, L, T] for token units). Must not use labels unless the paper's selection does."""
+    def weights(self, batch: Batch, teachers: TeacherBatch, step: int, rng: torch.Generator) -> Tensor:
+        """Weights [B, T] (or [B, L, T] for token units). `batch.labels` only where the paper's own selection uses them."""
         raise NotImplementedError
 
     def fit(self, teachers: TeacherBatch, labels: Tensor) -> None:
-        """Look at a whole split (normally validation) before training starts. Default: nothing to learn."""
+        """Look at the teachers' logits [n, T, C] on the whole validation split, before the stage. Default: nothing to learn."""
 
     def update(self, reward: Tensor) -> None:
         """Called after every step with the per-unit training loss of the student, negated. Default: nothing."""
@@ -58,6 +59,7 @@ class Uniform(Selection):
     (0, 2)
     """
 
+    needs = frozenset()
     of: tuple[int, ...] | None = None
 
     def members(self, n: int) -> tuple[int, ...]:
@@ -66,12 +68,12 @@ class Uniform(Selection):
             raise KitError(f"the members {chosen} are not distinct positions among {n} teachers (counted from 0).")
         return chosen
 
-    def weights(self, teachers, labels, step, rng):
-        units, n = teachers.logits.shape[0], teachers.logits.shape[1]
+    def weights(self, batch, teachers, step, rng):
+        *units, n, _ = teachers.logits.shape                            # [B, T, C], or [B, L, T, C] for token units
         row = torch.zeros(n, device=teachers.logits.device)
         chosen = self.members(n)
         row[list(chosen)] = 1.0 / len(chosen)
-        return row.expand(units, n)
+        return row.expand(*units, n)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,9 @@ def as_distilbert(bert, chosen: list[int], head: dict):
         raise KitError(f"a DistilBERT-shaped student needs a BERT checkpoint, not {c.model_type}.")
     small = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig(
         vocab_size=c.vocab_size, max_position_embeddings=c.max_position_embeddings, n_layers=len(chosen),
-        dim=c.hidden_size, n_heads=c.num_attention_heads, hidden_dim=c.intermediate_size, **head))
+        dim=c.hidden_size, n_heads=c.num_attention_heads, hidden_dim=c.intermediate_size,
+        dropout=c.hidden_dropout_prob, attention_dropout=c.attention_probs_dropout_prob,
+        seq_classif_dropout=c.hidden_dropout_prob, **head))
     weights = {}
     for key, value in pick_layers(bert.bert.state_dict(), chosen).items():
         if key.startswith("pooler") or "token_type" in key or "position_ids" in key:

@@ -63,7 +63,8 @@ def gather(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage:
     data, members = prepared.data(split), recipe.members(stage, len(teachers))
     if not members:
         return None
-    heard = {t for term in stage.terms if term.loss in LOGIT for t in term.selection.members(len(teachers))}
+    heard = {t for term in stage.terms if term.selection and (term.loss in LOGIT or "logits" in term.selection.needs)
+             for t in term.selection.members(len(teachers))}
     tables = {t: logits_of(prepared, teachers[t], split) for t in sorted(heard)}
     blank = torch.zeros(len(data.row_ids), prepared.task.outputs)  # inner stages never look at logits
     logits = torch.stack([tables.get(t, blank) for t in range(len(teachers))], dim=1)              # [rows, T, C]

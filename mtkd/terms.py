@@ -88,7 +88,7 @@ class StateTerm(nn.Module):
     """Hidden states, embeddings or attention scores of the followed teachers, one loss per teacher, weighted.
 
     Projections are bias-free maps on the student's side. Equal widths start from the identity (a student cut from its
-    teacher is already in the teacher's space); the paper does not say. One W_H serves all layers (option per_layer).
+    teacher is already in the teacher's space); the paper does not say. One W_H serves all layers, one W_e the embedding.
     """
 
     def __init__(self, term: Term, setting: Setting, followed: tuple[int, ...]):

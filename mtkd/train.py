@@ -131,10 +131,11 @@ def fit(
             for name, term, module in zip(names, stage.terms, modules):
                 weights = None
                 if term.selection is not None:
-                    weights = term.selection.weights(said, batch.labels, history.steps, policy_rng)
+                    weights = term.selection.weights(batch, said, history.steps, policy_rng)
                 units = module(out, said, batch, weights)
-                loss = loss + term.weight * units.mean()
-                traces[name].append(units.detach().mean())
+                mean = batch_mean(units, batch.mask)
+                loss = loss + term.weight * mean
+                traces[name].append(mean.detach())
                 if term.selection is not None and type(term.selection).update is not Selection.update:
                     term.selection.update(-units.detach())
             step(loss, optimiser, trained, opt.clip, scaler)
@@ -159,6 +160,11 @@ def fit(
     network.eval()
     history.losses = {k: torch.stack(v).float().cpu().tolist() for k, v in traces.items() if v}
     return history
+
+
+def batch_mean(units: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over units: samples [B], or the real tokens of [B, L]."""
+    return units.mean() if units.dim() == 1 else (units * mask).sum() / mask.sum()
 
 
 def step(loss: Tensor, optimiser: torch.optim.Optimizer, trained: list[Tensor], clip: float, scaler) -> None:

@@ -168,6 +168,19 @@ def test_general_distillation_comes_before_and_leaves_its_mark(made, tmp_path):
         teachers.pretrained(prepared, TEACHER)
 
 
+def test_projections_are_drawn_from_the_students_seed(made, tmp_path):
+    """A stage that goes on from a stored model draws nothing but its projections; what was drawn before must not matter."""
+    start = distil.undistilled(made["prepared"], "scratch-1x16", OPT, seed=0)
+    recipe = recipes.tinybert((0,), 0, intermediate=OPT, prediction=OPT)
+    found = []
+    for name, noise in (("a", 1), ("b", 2)):
+        prepared = replace(made["prepared"], store=Store(tmp_path / name))
+        torch.manual_seed(noise)
+        found.append(distil.distill(prepared, made["pool"], "scratch-1x16", recipe, seed=4, start=start))
+    assert found[0].folder != found[1].folder
+    assert torch.equal(found[0].logits("test"), found[1].logits("test"))
+
+
 # --- images, pairs, regression, augmentation -----------------------------------------------------------------------------
 
 
@@ -226,6 +239,7 @@ def test_augmented_text(made):
     assert off.name("augmented", 3) == "train"
     assert prepared.spec("train") == off.spec("train")  # teachers are shared
     assert prepared.spec("augmented/0") != off.spec("train")
+    assert prepared.spec("augmented/0") != replace(prepared, augmentation=Augmentation(factor=3)).spec("augmented/0")
 
 
 # --- teachers made elsewhere ---------------------------------------------------------------------------------------------

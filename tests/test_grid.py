@@ -183,10 +183,10 @@ def test_numbers_in_yaml(text, value):
 
 
 def test_expansion(place):
-    text = "fixed: {epochs: 1}\ngrid: {lr: [1e-4, 1], mode: [a, b]}\ncells: [{mode: c, epochs: 9}]"
+    text = "fixed: {epochs: 1}\ngrid: {lr: [1e-4, 1], mode: [a, b]}"
     cells = place.expand(text)
     assert [(c.parameters["mode"], c.parameters["lr"], c.parameters["epochs"]) for c in cells] == [
-        *(("a", 1e-4, 1), ("b", 1e-4, 1), ("a", 1.0, 1), ("b", 1.0, 1), ("c", 1e-3, 9))
+        *(("a", 1e-4, 1), ("b", 1e-4, 1), ("a", 1.0, 1), ("b", 1.0, 1))
     ]
     assert cells[0].parameters["members"] == [0, 1]  # defaults are filled in
     assert cells[0].label == 'lr=0.0001 mode="a"'
@@ -195,11 +195,18 @@ def test_expansion(place):
     assert {c.parameters["epochs"] for c in place.expand(text, overrides={"epochs": 4})} == {4}
 
 
+def test_every_cell_is_run_with_every_combination_of_the_grid(place):
+    cells = place.expand("grid: {lr: [1e-4, 1]}\ncells: [{mode: c, epochs: 9}, {mode: d}]")
+    assert [(c.parameters["mode"], c.parameters["epochs"], c.parameters["lr"]) for c in cells] == [
+        *(("c", 9, 1e-4), ("c", 9, 1.0), ("d", cells[2].parameters["epochs"], 1e-4), ("d", cells[3].parameters["epochs"], 1.0))
+    ]
+
+
 def test_duplicate_cells_are_run_once(place):
-    file = place.file("grid: {epochs: [1, 2, 1]}\ncells: [{epochs: 2}]")
+    file = place.file("grid: {epochs: [1, 2, 1]}")
     found = read_grid(file, notebooks=place.folder / "notebooks")
     assert [c.parameters["epochs"] for c in found.cells] == [1, 2]
-    assert "2 of 4 cells are the same" in found.notes[0]
+    assert "1 of 3 cells are the same" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +219,7 @@ def test_duplicate_cells_are_run_once(place):
         ("grid: {epochs: 3}", "lists of values"),
         ("fixed: [1]", "fixed should be names with values"),
         ("fixed: {epochs: 1}\ngrid: {epochs: [1]}", "in fixed and in grid"),
+        ("cells: [{epochs: 1}]\ngrid: {epochs: [1]}", "in cells and in grid"),
         ("fixed: {epochs: 1, epochs: 2}", "'epochs' is given twice"),
         ("grid: {epochs: [1}", "is not YAML"),
         ("grid: {epochs_typo: [1]}", "did you mean 'epochs'?"),

@@ -81,9 +81,9 @@ def test_impossible_recipes_are_refused():
 def test_uniform_weights_by_hand():
     said = TeacherBatch(torch.zeros(2, 4, 3))
     rng = torch.Generator()
-    assert Uniform().weights(said, None, 0, rng).tolist() == [[0.25] * 4] * 2
-    assert Uniform((1, 3)).weights(said, None, 0, rng).tolist() == [[0, 0.5, 0, 0.5]] * 2
-    assert Primary(2).weights(said, None, 0, rng).tolist() == [[0, 0, 1, 0]] * 2
+    assert Uniform().weights(None, said, 0, rng).tolist() == [[0.25] * 4] * 2
+    assert Uniform((1, 3)).weights(None, said, 0, rng).tolist() == [[0, 0.5, 0, 0.5]] * 2
+    assert Primary(2).weights(None, said, 0, rng).tolist() == [[0, 0, 1, 0]] * 2
 
 
 def test_all_combinations_with_the_same_primary_share_the_intermediate_stage():
@@ -126,23 +126,23 @@ def test_a_spec_holds_everything_that_changes_the_training():
 class SoftCE(Selection):
     """mt_bert: 1 / (1 + CE of the teacher) per sample, as it is (the losses are summed, not averaged)."""
 
-    def weights(self, teachers, labels, step, rng):
+    def weights(self, batch, teachers, step, rng):
         z = teachers.logits
-        return 1 / (1 + losses.cross_entropy(z, labels.unsqueeze(-1).expand(z.shape[:-1])))
+        return 1 / (1 + losses.cross_entropy(z, batch.labels.unsqueeze(-1).expand(z.shape[:-1])))
 
 
 @dataclass(frozen=True)
 class Each(Selection):
     """mt_bert's hidden loss: every teacher with weight 1, a sum and not a mean."""
 
-    def weights(self, teachers, labels, step, rng):
+    def weights(self, batch, teachers, step, rng):
         return torch.ones(teachers.logits.shape[:2])
 
 
 @dataclass(frozen=True)
 class Policy(Uniform):
     """rl_kd: one logistic agent over the teachers' probabilities and losses; Bernoulli per teacher and sample; REINFORCE
-    with log pi. (The paper's first feature, a representation of the sample, is left out: see the report below.)"""
+    with log pi. The paper's first feature, a representation of the sample, is left out: `weights` is not given the batch."""
 
     rate: float = 0.1
     _learned: dict = field(default_factory=dict, compare=False, repr=False)
@@ -158,10 +158,10 @@ class Policy(Uniform):
         self._learned["theta"] = torch.zeros(k * (c + 1), k)
         self._learned["bias"] = torch.zeros(k)
 
-    def weights(self, teachers, labels, step, rng):
+    def weights(self, batch, teachers, step, rng):
         if not self._learned:
-            self.fit(teachers, labels)
-        f = self.features(teachers, labels)
+            self.fit(teachers, batch.labels)
+        f = self.features(teachers, batch.labels)
         chosen = torch.bernoulli(torch.sigmoid(f @ self._learned["theta"] + self._learned["bias"]), generator=rng)
         self._learned["episode"] = (f, chosen)
         return chosen
@@ -192,7 +192,7 @@ class Expertise(Selection):
         recall = torch.stack([(said[labels == c] == c).float().mean(0) for c in classes])          # [C, T]
         self._learned.update(best=recall.argmax(1), overall=(said == labels[:, None]).float().mean(0).argmax())
 
-    def weights(self, teachers, labels, step, rng):
+    def weights(self, batch, teachers, step, rng):
         z = teachers.logits
         specialist = self._learned["best"][z.argmax(-1)] == torch.arange(z.shape[-2])              # [.., T]
         one = specialist.sum(-1, keepdim=True) == 1
@@ -328,7 +328,7 @@ ROWS2 = Batch(np.arange(2), {}, torch.tensor([0, 1]))
 def test_mt_bert_weighs_each_teachers_loss_by_its_own_certainty():
     z = torch.tensor([[[0.0, 0.0], [5.0, 0.0]], [[0.0, 0.0], [5.0, 0.0]]])  # the second teacher is sure of class 0
     said, student = TeacherBatch(z), Outputs(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
-    w = SoftCE().weights(said, ROWS2.labels, 0, RNG)
+    w = SoftCE().weights(ROWS2, said, 0, RNG)
     ce = lambda a, b: np.log1p(np.exp(b - a))  # noqa: E731 - cross-entropy for the class whose logit is a
     expected = torch.tensor([[1 / (1 + np.log(2)), 1 / (1 + ce(5, 0))], [1 / (1 + np.log(2)), 1 / (1 + ce(0, 5))]])
     assert_close(w, expected.float())
@@ -474,7 +474,7 @@ def test_the_expert_of_the_class_it_predicts_is_followed():
     z = torch.zeros(4, 3, 3)
     for sample, predicted in enumerate(([0, 2, 0], [2, 1, 0], [0, 1, 1], [1, 2, 0])):
         z[sample, range(3), predicted] = 1.0
-    w = selection.weights(TeacherBatch(z), None, 0, RNG)
+    w = selection.weights(None, TeacherBatch(z), 0, RNG)
     # one specialist: 0; one specialist: 1; two specialists: the best overall; none: the best overall
     assert w.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]]
 
@@ -532,8 +532,8 @@ class TokenStub(Stub):
 class TokenExpertise(Expertise):
     """Tokens as units: weights [B, L, T], all zero on padding."""
 
-    def weights(self, teachers, labels, step, rng):
-        return super().weights(teachers, labels, step, rng) * (labels >= 0).unsqueeze(-1)
+    def weights(self, batch, teachers, step, rng):
+        return super().weights(batch, teachers, step, rng) * (batch.labels >= 0).unsqueeze(-1)
 
 
 def test_tokens_as_units():
@@ -543,7 +543,7 @@ def test_tokens_as_units():
     selection, real = TokenExpertise(), batch.mask
     selection.fit(TeacherBatch(teachers.logits[real]), batch.labels[real])
     assert selection.state()["best"].tolist() == [0, 0, 1]
-    weights = selection.weights(teachers, batch.labels, 0, RNG)
+    weights = selection.weights(batch, teachers, 0, RNG)
     assert weights.shape == (3, 5, 2)
     student = TokenStub()(batch.inputs)
     term = logit_term(Term("soft_cross_entropy", selection))
@@ -636,7 +636,7 @@ def test_terms_are_zero_where_the_student_is_the_teacher():
         modules, needs, want = terms.prepare_stage(Stage("s", (Term(loss, Primary(0)),)), terms.Setting(DEEP, [DEEP]))
         said = LiveOutputs([network], needs, CPU).batch(batch)
         with torch.no_grad():
-            units = modules[0](network(given, want), said, batch, Primary(0).weights(said, None, 0, RNG))
+            units = modules[0](network(given, want), said, batch, Primary(0).weights(None, said, 0, RNG))
         assert_close(units, torch.zeros(2), atol=1e-6, rtol=0)
 
 

@@ -246,7 +246,7 @@ def test_jobs_make_everything_that_the_rows_ask_for(monkeypatch):
     monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was left to train"))
     fresh = experiment("distilbert", pools=(0, 1))
     rows = [row for pool in fresh.pools for row in (*fresh.teacher_rows(pool), *fresh.result_rows(pool))]
-    assert Counter(r["pool"] for r in rows) == {0: 17, 1: 17}  # 2 teachers, 4 students, 2 undistilled, 3 controls, 6 sets of terms
+    assert Counter(r["pool"] for r in rows) == {0: 17, 1: 17}  # 2 teachers, 4 + 2 students, 3 controls, 6 sets of terms
     bill = fresh.bill()
     assert bill["models"] == len({r["folder"] for r in rows})
     by_folder = {r["folder"]: r["time"]["train_s"] for r in rows}

@@ -137,18 +137,19 @@ def test_an_unknown_decay_or_optimiser_is_refused():
 
 
 def test_sgd_steps_are_the_schedules():
-    """One batch per epoch, clip off: the first step is w - lr g, the second adds 0.9 of the first gradient."""
+    """One batch per epoch, clip off: w - lr m with m = 0.9 m + g, and the rate falls after half and three quarters."""
     data, network, twin = pixels(), Linear(), Linear()
-    opt = Optimisation(epochs=2, batch_size=40, lr=0.1, optimiser="sgd", warmup=0, decay="constant", weight_decay=0, clip=0)
+    opt = Optimisation(epochs=4, batch_size=40, lr=0.1, optimiser="sgd", warmup=0, decay="steps", weight_decay=0, clip=0,
+                       keep="last")
     run(network, opt, data=data)
     batch, momentum = data.batch(np.arange(40)), [torch.zeros_like(p) for p in twin.parameters()]
-    for _ in range(2):
+    for rate in (0.1, 0.1, 0.01, 0.001):
         loss = nn.functional.cross_entropy(twin(batch.inputs).logits, batch.labels)
         grads = torch.autograd.grad(loss, list(twin.parameters()))
         with torch.no_grad():
             for p, g, m in zip(twin.parameters(), grads, momentum):
                 m.mul_(0.9).add_(g)
-                p.sub_(0.1 * m)
+                p.sub_(rate * m)
     torch.testing.assert_close(weights(network), weights(twin))
 
 

@@ -10,14 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import combinations
+from pathlib import Path
 
-from mtkd import distil, recipes, teachers
+import numpy as np
+
+from mtkd import distil, glue, recipes, teachers, train
 from mtkd.errors import KitError
+from mtkd.outputs import evaluate_logits
 from mtkd.prepare import Augmentation, Prepared, Views, prepare
 from mtkd.recipes import Optimisation, Recipe
-from mtkd.tasks import Task, load_task
+from mtkd.tasks import Split, Task, load_task
 from mtkd.teachers import Model
 
+STRIDE = 100_000  # seeds per pool: up to 100 teachers, and as many students in each of up to 999 repeats
 ARMS = ("tinybert", "distilbert", "resnet")
 TERM_SETS = ("CE", "KD", "CE+KD", "CE+cos", "KD+cos", "CE+KD+cos")
 
@@ -72,6 +77,7 @@ class Experiment:
     views: Views = Views()
     augmentation: Augmentation = Augmentation()
     general_optimisation: Optimisation | None = None
+    general_text: str = ""
     student_seeds: str = "per_primary"
     seed: int = 0
     pools: tuple[int, ...] = (0,)
@@ -93,7 +99,8 @@ class Experiment:
     @cached_property
     def loaded(self) -> Task:
         options = {"protocol": self.protocol} if self.task.startswith("glue/") else {}
-        return load_task(self.task, limit=self.sizes or None, seed=self.seed, **{**options, **self.task_options})
+        task = load_task(self.task, limit=self.sizes or None, seed=self.seed, **{**options, **self.task_options})
+        return replace(task, splits={**task.splits, "unlabelled": read_text(self.general_text)}) if self.general_text else task
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -103,7 +110,7 @@ class Experiment:
     # --- seeds -----------------------------------------------------------------------------------------------------
 
     def teacher_seed(self, pool: int, number: int) -> int:
-        return 100_000 * self.seed + 1000 * pool + number
+        return STRIDE * (100 * self.seed + pool) + number
 
     def student_seed(self, pool: int, plan: Plan) -> int:
         """The seed of a student. "per_primary": the k students of a combination differ in seed as well as in primary, so
@@ -111,9 +118,9 @@ class Experiment:
         slot, repeat = plan.primary, plan.repeat
         if plan.primary is None:
             slot, repeat = plan.members[plan.repeat % len(plan.members)], plan.repeat // len(plan.members)
-        if self.student_seeds == "shared" and plan.primary is not None:
+        if self.student_seeds == "shared" and self.arm != "resnet":  # a ResNet's repeats differ in nothing but the seed
             slot = 0
-        return 100_000 * self.seed + 1000 * pool + 100 * (1 + repeat) + slot
+        return STRIDE * (100 * self.seed + pool) + 100 * (1 + repeat) + slot
 
     # --- models ----------------------------------------------------------------------------------------------------
 
@@ -170,13 +177,13 @@ class Experiment:
         self._used |= {m.key: m.info for m in [*chain, *pool_models] if kind != "ensemble"}
         return {
             "arm": self.arm, "task": self.task, "pool": pool, "kind": kind, "members": list(members), "k": len(members),
-            "primary": plan.primary, "repeat": plan.repeat, "variant": variant, "metric": task.metric,
+            "primary": plan.primary, "repeat": plan.repeat, "variant": variant, "model": model.name, "metric": task.metric,
             "score": model.metrics["test"][task.metric], "metrics": model.metrics["test"], "split": "test",
             "validation": model.metrics["validation"][task.metric], "n_test": len(task.splits["test"]),
             "parameters": model.info["parameters"],
             "time": {"train_s": model.seconds, "score_s": scoring,
                      "intermediate_s": sum(m.seconds for m in chain[1:]),
-                     "teachers_s": 0.0 if kind in ("teacher", "undistilled") else sum(
+                     "teachers_s": 0.0 if kind in ("teacher", "undistilled") or not self.follows(variant) else sum(
                          pool_models[i].seconds for i in members)},
             "energy_kwh": sum_or_none(m.info.get("energy_kwh") for m in chain),
             "peak_memory_mib": model.info.get("peak_memory_mib"),
@@ -264,6 +271,20 @@ class Experiment:
             rows.append({"task": self.task, "split": name, "samples": len(split), "tokens_mean": words, "metric": task.metric})
         return rows
 
+    def write_submissions(self, folder: Path) -> list[Path]:
+        """GLUE submission files, where the task has hidden test rows (protocol "paper"): the student of the whole first
+        pool that did best on validation."""
+        hidden = [name for name in self.loaded.splits if name.startswith("hidden_test")]
+        if not hidden:
+            return []
+        whole = [plan for plan in plans(self.arm, self.n_teachers, self.repeats) if len(plan.members) == self.n_teachers]
+        best = max((self.distill(self.pools[0], plan) for plan in whole),
+                   key=lambda model: model.metrics["validation"][self.loaded.metric])
+        device = train.device_at_hand()
+        network = best.network().to(device)
+        return [glue.write_submission(self.loaded, name, evaluate_logits(network, self.prepared.data(name), device).numpy(),
+                                      folder) for name in hidden]
+
     def bill(self) -> dict:
         """What making all models used so far cost, each counted once, whenever it was made."""
         infos = self._used.values()
@@ -271,6 +292,17 @@ class Experiment:
                 "energy_kwh": sum_or_none(i.get("energy_kwh") for i in infos),
                 "co2_kg": sum_or_none(i.get("co2_kg") for i in infos),
                 "energy_method": next((i.get("energy_method") for i in infos), None)}
+
+
+def read_text(file: str) -> Split:
+    """Unlabelled text for general distillation: one passage per line, empty lines skipped."""
+    try:
+        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise KitError(f"the text {file} cannot be read: {getattr(error, 'strerror', error)}.") from error
+    if not lines:
+        raise KitError(f"the text {file} is empty.")
+    return Split([f"text/{i}" for i in range(len(lines))], [(line,) for line in lines], np.full(len(lines), -1))
 
 
 def sum_or_none(values) -> float | None:
@@ -295,5 +327,6 @@ def from_parameters(p: dict) -> Experiment:
         max_length=p["max_length"], vocab=p["vocab"], views=Views(p["views"], p["crop"], p["flip"]),
         augmentation=Augmentation(p["augmentation"], p["augmentation_model"], p["augmentation_vectors"], seed=p["seed"]),
         general_optimisation=(optimisation(p["general_epochs"], p["intermediate_lr"]) if p["general_epochs"] else None),
+        general_text=p["general_text"],
         student_seeds=p["student_seeds"], pools=tuple(p["pools"]), controls=p["controls"], seed=p["seed"],
         task_options=p["task_options"])

@@ -9,16 +9,21 @@ and the largest score of each combination are then averaged over the combination
     averaged over combinations   min = (0.60 + 0.60 + 0.70) / 3 = 0.6333    max = (0.70 + 0.80 + 0.80) / 3 = 0.7667
 """
 
+import warnings
+
 import numpy as np
 import pandas as pd
+
+from mtkd.files import canonical, text_hash
 
 PAPER = "seed_ensemble"
 SINGLE, MULTI = "single", "multi"
 SETTING = ["tier", "arm", "task", "metric", "pool"]
+NO_SETTING = ("pools", "controls", "margin")  # parameters in which records of one experiment may differ
 CLIP_TOLERANCE = 0.10  # how much longer than the longest single-teacher run still counts as "the same time"
 
 _PLAIN = (
-    "arm", "task", "pool", "kind", "members", "k", "primary", "repeat", "variant", "metric", "score", "split",
+    "arm", "task", "pool", "kind", "model", "members", "k", "primary", "repeat", "variant", "metric", "score", "split",
     "validation", "n_test", "parameters", "energy_kwh", "folder",
 )  # fmt: skip
 _TIMES = ("train_s", "score_s", "intermediate_s", "teachers_s")
@@ -28,22 +33,42 @@ _COMBINATION = [
 ]  # fmt: skip
 
 
-def rows_frame(records: list[dict]) -> pd.DataFrame:
+def rows_frame(records: list[dict], every: bool = False) -> pd.DataFrame:
     """All rows of this paper's records as one frame, one trained model per row; of duplicates the first is kept.
 
     members becomes a sorted tuple; the four times become columns of their own, in seconds; tier and run are added.
+    Records made with different parameters (another learning rate, another student) are different experiments and are
+    never pooled: per tier, arm and task the parameters with the most pools are kept and a warning names the rest, or
+    every setting is kept with its hash in the column `setting`.
     """
     rows = []
     for record in records:
         if record.get("paper") != PAPER:
             continue
+        same = {k: v for k, v in (record.get("parameters") or {}).items() if k not in NO_SETTING}
+        setting = text_hash(canonical(same))[:12]
         for row in record.get("rows", []):
             flat = {name: row.get(name) for name in _PLAIN}
             flat |= {name: float((row.get("time") or {}).get(name) or 0.0) for name in _TIMES}
             flat["members"] = tuple(sorted(row.get("members") or ()))
-            rows.append(flat | {"tier": record.get("tier", ""), "run": record.get("run", "")})
-    frame = pd.DataFrame(rows, columns=[*_PLAIN, *_TIMES, "tier", "run"])
-    return frame.drop_duplicates(_IDENTITY, keep="first", ignore_index=True)
+            rows.append(flat | {"tier": record.get("tier", ""), "run": record.get("run", ""), "setting": setting})
+    frame = pd.DataFrame(rows, columns=[*_PLAIN, *_TIMES, "tier", "run", "setting"])
+    if not every:
+        frame = _one_setting(frame)
+    return frame.drop_duplicates([*_IDENTITY, "setting"], keep="first", ignore_index=True)
+
+
+def _one_setting(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per tier, arm and task only the rows of the parameters that have the most pools (of equals, the last run's)."""
+    kept = []
+    for (tier, arm, task), rows in frame.groupby(["tier", "arm", "task"], sort=False):
+        pools = rows.groupby("setting", sort=False)["pool"].nunique()
+        chosen = pools[pools == pools.max()].index[-1]
+        if len(pools) > 1:
+            warnings.warn(f"{tier} {arm} on {task} was run with {len(pools)} sets of parameters; the one with the most "
+                          f"pools ({pools.max()}) is shown and the others are left out.", stacklevel=3)
+        kept.append(rows[rows["setting"] == chosen])
+    return pd.concat(kept, ignore_index=True) if kept else frame
 
 
 def combinations(frame: pd.DataFrame) -> pd.DataFrame:

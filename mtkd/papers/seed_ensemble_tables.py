@@ -108,12 +108,12 @@ def table2(records: list[dict]) -> Exhibit:
     Here: teachers, undistilled students and students of one teacher, mean ± standard deviation over n models; the drop
     is the mean over pools of the teachers' mean minus the model's.
     """
-    frame = rows_frame(records)
+    frame = rows_frame(records, every=True)
     used = frame[frame["kind"].isin(ROLES) & (frame["k"].fillna(1) <= 1)]
     if used.empty:
         return missing(f"{PAPER}.table2")
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for (tier, arm, task), group in used.groupby(["tier", "arm", "task"], sort=True):
+    for (tier, arm, task, setting), group in used.groupby(["tier", "arm", "task", "setting"], sort=True):
         pools = group.groupby(["kind", "pool"])["score"].mean()
         for kind in ROLES:
             models, drop = group[group["kind"] == kind], ""
@@ -121,7 +121,10 @@ def table2(records: list[dict]) -> Exhibit:
                 continue
             if kind != "teacher" and "teacher" in pools:
                 drop = f" ({100 * (pools['teacher'] - pools[kind]).mean():.1f})"
-            model = f"{ARM_NAMES.get(arm, arm)} {ROLES[kind]}"
+            name = next((str(m) for m in models["model"].dropna()), "")
+            model = f"{ARM_NAMES.get(arm, arm)} {ROLES[kind]}" + (f" ({name})" if name else "")
+            if printed_name(task) in rows.get((f"{tier} tier", model), {}):
+                model += f" [{setting}]"  # the same model with other parameters
             cell = f"{points(models['score'])}{drop} n={len(models)}"
             rows.setdefault((f"{tier} tier", model), {})[printed_name(task) or task] = cell
     rows |= {("paper", name): cells for name, cells in _paper_table2().items()}  # last, so that tasks run here lead
