@@ -68,10 +68,11 @@ def report(
         None
     ),
     out: Annotated[Path | None, typer.Option(help="Folder for the report.", show_default="results/report")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Also renew the tables between the mtkd: marks of this file.")] = None,
 ) -> None:
     """Print the claims with their verdicts from records, and write the report."""
     from mtkd.records import runs_folder
-    from mtkd.report import read_records
+    from mtkd.report import all_verdicts, claims_markdown, provenance_table, read_records, readme_table, splice
 
     folders = folders or [runs_folder()]
     if missing := [folder for folder in folders if not folder.is_dir()]:
@@ -80,6 +81,10 @@ def report(
     if not found:
         raise KitError(f"There are no records in {', '.join(map(str, folders))}; `mtkd run` makes some.")
     _report(found, out or _report_folder())
+    if readme:
+        splice(readme, "results", readme_table(found))
+        splice(readme, "verdicts", claims_markdown(all_verdicts(found)))
+        splice(readme, "runs", provenance_table(found))
 
 
 @app.command()

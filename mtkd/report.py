@@ -156,6 +156,23 @@ def readme_table(records: list[dict]) -> str:
     return "\n".join(parts) or "No run of this yet.\n"
 
 
+def provenance_table(records: list[dict]) -> str:
+    """Which committed runs the numbers come from: command, commit, hardware, seeds and wall time, as Markdown."""
+    rows = []
+    for r in records:
+        made, p = r.get("provenance", {}), r.get("parameters", {})
+        machine, commit = made.get("hardware", {}), (made.get("commit") or "none")[:10]
+        rows.append({
+            "run": r["run"], "tier": r["tier"],
+            "what": " ".join(str(p[k]) for k in ("arm", "task", "pools") if k in p),
+            "command": f"`{made.get('command')}`", "commit": commit + (" (changed)" if made.get("dirty") else ""),
+            "hardware": f"{machine.get('gpu') or machine.get('cpu')}, {made.get('threads')} thread(s)",
+            "models": len(r["rows"]), "wall": f"{r.get('timing', {}).get('wall_s', 0):.0f} s",
+            "seeds": f"{min(made['seeds'])} to {max(made['seeds'])}" if made.get("seeds") else "",
+        })
+    return markdown_table(pd.DataFrame(rows))
+
+
 def splice(path: str | Path, marker: str, text: str) -> bool:
     """Replace what stands between `<!-- mtkd:MARKER -->` and `<!-- /mtkd:MARKER -->` in a file; True if it changed.
 

@@ -6,6 +6,7 @@ Nothing is trained here; every line asks mtkd.distil for a finished model and wr
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -271,17 +272,25 @@ class Experiment:
             rows.append({"task": self.task, "split": name, "samples": len(split), "tokens_mean": words, "metric": task.metric})
         return rows
 
+    def best_student(self) -> Model:
+        """Of the students of whole pools, the one that did best on validation."""
+        whole = [plan for plan in plans(self.arm, self.n_teachers, self.repeats) if len(plan.members) == self.n_teachers]
+        return max((self.distill(pool, plan) for pool in self.pools for plan in whole),
+                   key=lambda model: model.metrics["validation"][self.loaded.metric])
+
+    def export(self, folder: Path) -> Path:
+        """Copy the best student to folder/student (a plain transformers folder for text), replacing an earlier one."""
+        shutil.rmtree(folder / "student", ignore_errors=True)
+        return Path(shutil.copytree(self.best_student().folder, folder / "student",
+                                    ignore=shutil.ignore_patterns("logits-*", "artifact.json")))
+
     def write_submissions(self, folder: Path) -> list[Path]:
-        """GLUE submission files, where the task has hidden test rows (protocol "paper"): the student of the whole first
-        pool that did best on validation."""
+        """GLUE submission files of the best student, where the task has hidden test rows (protocol "paper")."""
         hidden = [name for name in self.loaded.splits if name.startswith("hidden_test")]
         if not hidden:
             return []
-        whole = [plan for plan in plans(self.arm, self.n_teachers, self.repeats) if len(plan.members) == self.n_teachers]
-        best = max((self.distill(self.pools[0], plan) for plan in whole),
-                   key=lambda model: model.metrics["validation"][self.loaded.metric])
         device = train.device_at_hand()
-        network = best.network().to(device)
+        network = self.best_student().network().to(device)
         return [glue.write_submission(self.loaded, name, evaluate_logits(network, self.prepared.data(name), device).numpy(),
                                       folder) for name in hidden]
 
