@@ -4,16 +4,19 @@ import json
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from conftest import make_image_task, make_text_task
 
 from mtkd import recipes, train
 from mtkd.errors import KitError
+from mtkd.papers import seed_ensemble_outcome as outcome
 from mtkd.papers import seed_ensemble_run
 from mtkd.papers.seed_ensemble_run import Experiment, Plan, plans
 from mtkd.prepare import Augmentation, Views
 from mtkd.recipes import Optimisation
 from mtkd.store import Store
+from mtkd.tasks import Split
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 ROW = {"arm", "task", "pool", "kind", "members", "k", "primary", "repeat", "variant", "metric", "score", "metrics", "split",
@@ -247,15 +250,36 @@ def test_jobs_make_everything_that_the_rows_ask_for(monkeypatch):
     fresh = experiment("distilbert", pools=(0, 1))
     rows = [row for pool in fresh.pools for row in (*fresh.teacher_rows(pool), *fresh.result_rows(pool))]
     assert Counter(r["pool"] for r in rows) == {0: 17, 1: 17}  # 2 teachers, 4 + 2 students, 3 controls, 6 sets of terms
-    bill = fresh.bill()
+    bill = outcome.bill(fresh)
     assert bill["models"] == len({r["folder"] for r in rows})
     by_folder = {r["folder"]: r["time"]["train_s"] for r in rows}
     assert bill["training_s"] == pytest.approx(sum(by_folder.values()))
 
 
 def test_table_1_counts_samples_and_words():
-    rows = experiment("tinybert").data_rows()
+    rows = outcome.data_rows(experiment("tinybert"))
     assert [(r["split"], r["samples"]) for r in rows] == [("train", 60), ("validation", 24), ("test", 30)]
     words = [len(t.split()) for (t,) in make_text_task().splits["train"].inputs]
     assert rows[0]["tokens_mean"] == pytest.approx(sum(words) / 60)
-    assert experiment("resnet", task="tiny images").data_rows()[0]["tokens_mean"] is None
+    assert outcome.data_rows(experiment("resnet", task="tiny images"))[0]["tokens_mean"] is None
+
+
+def test_the_best_student_is_exported_and_submissions_are_written(tmp_path):
+    made = experiment("tinybert")
+    task = made.loaded
+    made.__dict__["loaded"] = replace(
+        task, name="glue/mnli", splits={**task.splits, "hidden_test": Split(
+            [f"test/{i}" for i in range(6)], task.splits["test"].inputs[:6], np.full(6, -1))})
+    best = outcome.best_student(made)
+    scores = [made.distill(0, plan).metrics["validation"]["accuracy"] for plan in plans("tinybert", made.n_teachers)
+              if len(plan.members) == made.n_teachers]
+    assert best.metrics["validation"]["accuracy"] == max(scores)
+    folder = outcome.export(made, tmp_path)
+    assert (folder / "model.safetensors").read_bytes() == (best.folder / "model.safetensors").read_bytes()
+    assert not list(folder.glob("logits-*"))
+    (file,) = outcome.write_submissions(made, tmp_path)
+    lines = file.read_text().splitlines()
+    assert file.name == "MNLI-m.tsv"
+    assert lines[0] == "index\tprediction"
+    assert [line.split("\t")[0] for line in lines[1:]] == [str(i) for i in range(6)]
+    assert {line.split("\t")[1] for line in lines[1:]} <= set(task.classes)

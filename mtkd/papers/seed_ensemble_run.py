@@ -5,8 +5,6 @@ Nothing is trained here; every line asks mtkd.distil for a finished model and wr
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -15,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mtkd import distil, glue, recipes, teachers, train
+from mtkd import distil, recipes, teachers
 from mtkd.errors import KitError
-from mtkd.outputs import evaluate_logits
 from mtkd.prepare import Augmentation, Prepared, Views, prepare
 from mtkd.recipes import Optimisation, Recipe
 from mtkd.tasks import Split, Task, load_task
@@ -85,7 +82,7 @@ class Experiment:
     controls: bool = True
     task_options: dict = field(default_factory=dict)
     _pools: dict[int, list[Model]] = field(default_factory=dict, repr=False)
-    _used: dict[str, dict] = field(default_factory=dict, repr=False)
+    used: dict[str, dict] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         if self.arm not in ARMS:
@@ -175,7 +172,7 @@ class Experiment:
         if kind in ("student", "control", "terms") and self.follows(variant):
             scoring = sum(teachers.score(self.prepared, pool_models[i], split).info["seconds"] for i in members)
         chain = [m for m in (model, model.before) if m is not None and m is not self.general]
-        self._used |= {m.key: m.info for m in [*chain, *pool_models] if kind != "ensemble"}
+        self.used |= {m.key: m.info for m in [*chain, *pool_models] if kind != "ensemble"}
         return {
             "arm": self.arm, "task": self.task, "pool": pool, "kind": kind, "members": list(members), "k": len(members),
             "primary": plan.primary, "repeat": plan.repeat, "variant": variant, "model": model.name, "metric": task.metric,
@@ -258,49 +255,6 @@ class Experiment:
             second += [partial(list, rows(pool)) for rows in (self.undistilled_rows, self.control_rows, self.term_rows)
                        if self.controls or rows != self.control_rows]
         return [first, second]
-
-    # --- the rest of a record --------------------------------------------------------------------------------------
-
-    def data_rows(self) -> list[dict]:
-        """Table 1: samples per split and the mean number of words and punctuation marks."""
-        task, rows = self.loaded, []
-        for name in ("train", "validation", "test"):
-            split = task.splits[name]
-            words = None
-            if task.kind != "image":
-                words = sum(len(re.findall(r"\w+|[^\w\s]", text)) for row in split.inputs for text in row) / len(split)
-            rows.append({"task": self.task, "split": name, "samples": len(split), "tokens_mean": words, "metric": task.metric})
-        return rows
-
-    def best_student(self) -> Model:
-        """Of the students of whole pools, the one that did best on validation."""
-        whole = [plan for plan in plans(self.arm, self.n_teachers, self.repeats) if len(plan.members) == self.n_teachers]
-        return max((self.distill(pool, plan) for pool in self.pools for plan in whole),
-                   key=lambda model: model.metrics["validation"][self.loaded.metric])
-
-    def export(self, folder: Path) -> Path:
-        """Copy the best student to folder/student (a plain transformers folder for text), replacing an earlier one."""
-        shutil.rmtree(folder / "student", ignore_errors=True)
-        return Path(shutil.copytree(self.best_student().folder, folder / "student",
-                                    ignore=shutil.ignore_patterns("logits-*", "artifact.json")))
-
-    def write_submissions(self, folder: Path) -> list[Path]:
-        """GLUE submission files of the best student, where the task has hidden test rows (protocol "paper")."""
-        hidden = [name for name in self.loaded.splits if name.startswith("hidden_test")]
-        if not hidden:
-            return []
-        device = train.device_at_hand()
-        network = self.best_student().network().to(device)
-        return [glue.write_submission(self.loaded, name, evaluate_logits(network, self.prepared.data(name), device).numpy(),
-                                      folder) for name in hidden]
-
-    def bill(self) -> dict:
-        """What making all models used so far cost, each counted once, whenever it was made."""
-        infos = self._used.values()
-        return {"models": len(self._used), "training_s": sum(i["seconds"] for i in infos),
-                "energy_kwh": sum_or_none(i.get("energy_kwh") for i in infos),
-                "co2_kg": sum_or_none(i.get("co2_kg") for i in infos),
-                "energy_method": next((i.get("energy_method") for i in infos), None)}
 
 
 def read_text(file: str) -> Split:
