@@ -165,13 +165,13 @@ def run(
 
 def environment(jobs: int, results: Path | str | None = None, notebooks: Path | str | None = None) -> dict[str, str]:
     """Variables for the cells: no progress bars, a fair share of the cores, and where things are."""
-    share = str(max(1, cores() // jobs))
+    share = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
     variables = {
         "MTKD_COMMAND": shlex.join(["mtkd", *sys.argv[1:]]),
         "MTKD_PROGRESS": "0",
         "MTKD_HELPERS": "0",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", share),
-        "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS", share),
+        "OMP_NUM_THREADS": share,  # torch takes the larger of the two, and two cells with a core too many each crawl
+        "MKL_NUM_THREADS": share,
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # silences a debugger's warning at every kernel start
         "TOKENIZERS_PARALLELISM": "false",
     }

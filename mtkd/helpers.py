@@ -45,7 +45,7 @@ def with_helpers(module: str, parameters: dict) -> int:
             [sys.executable, "-m", "mtkd.helpers", module, json.dumps(parameters), str(number), str(count)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env=os.environ | {"MTKD_HELPERS": "0", "MTKD_PROGRESS": "0",
-                              "OMP_NUM_THREADS": str(torch.get_num_threads())})
+                              **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(torch.get_num_threads()))})
         atexit.register(end, process)
     return count
 
