@@ -66,7 +66,7 @@ def _one_setting(frame: pd.DataFrame) -> pd.DataFrame:
         chosen = pools[pools == pools.max()].index[-1]
         if len(pools) > 1:
             warnings.warn(f"{tier} {arm} on {task} was run with {len(pools)} sets of parameters; the one with the most "
-                          f"pools ({pools.max()}) is shown and the others are left out.", stacklevel=3)
+                          f"pools ({pools.max()}) is shown and the others are left out.", stacklevel=1)
         kept.append(rows[rows["setting"] == chosen])
     return pd.concat(kept, ignore_index=True) if kept else frame
 
