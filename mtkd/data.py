@@ -15,31 +15,40 @@ import torch
 from torch import Tensor
 
 from mtkd import images
+from mtkd.align import places
 from mtkd.errors import KitError
 from mtkd.tasks import Split
 
 
 @dataclass
 class Batch:
-    """rows [B]: row numbers into the teacher-output table; inputs: what the network takes; labels [B] (-1 unlabelled);
-    mask [B, L] of real tokens (None for images)."""
+    """rows [B]: row numbers into the teacher-output table; inputs: what the network takes (for a set of co-finetuned
+    teachers one such dictionary per teacher); labels [B], or [B, L] per token in a span task (-1: none); mask [B, L] of
+    real tokens (None for images)."""
 
     rows: np.ndarray
     inputs: dict[str, Tensor]
     labels: Tensor
     mask: Tensor | None = None
 
+    @property
+    def unit_mask(self) -> Tensor | None:
+        """Which units count in a mean: the labelled tokens of a span task, else the real tokens."""
+        return self.labels >= 0 if self.labels.dim() > 1 else self.mask
+
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
             return self
-        move = lambda t: t.pin_memory().to(device, non_blocking=True)  # noqa: E731
-        return Batch(self.rows, {k: move(v) for k, v in self.inputs.items()}, move(self.labels),
-                     None if self.mask is None else move(self.mask))
+        def move(t):
+            return {k: move(v) for k, v in t.items()} if isinstance(t, dict) else t.pin_memory().to(device, non_blocking=True)
+
+        return Batch(self.rows, move(self.inputs), move(self.labels), None if self.mask is None else move(self.mask))
 
 
 @dataclass
 class TextData:
-    """A tokenised split: tokens [total], types [total], offsets [n + 1], labels [n]."""
+    """A tokenised split: tokens [total], types [total], offsets [n + 1], labels [n]; targets [total] are the labels of
+    single tokens in a span task (-1 outside the passage); left pads on the left, as XLNet wants it."""
 
     ids: list[str]
     tokens: np.ndarray
@@ -47,7 +56,9 @@ class TextData:
     offsets: np.ndarray
     labels: np.ndarray
     pad: int
-    tokenizer: str  # fingerprint: hidden states only match between equal tokenisers
+    tokenizer: str  # fingerprint: hidden states only match between equal tokenisers, others are aligned (mtkd.align)
+    left: bool = False
+    targets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,14 +76,47 @@ class TextData:
         """Samples `index` padded to the longest of them."""
         lengths = self.lengths[index]
         width = int(lengths.max())
-        mask = np.arange(width) < lengths[:, None]
+        place = np.arange(width)
+        mask = place >= width - lengths[:, None] if self.left else place < lengths[:, None]
         ids = np.full(mask.shape, self.pad, dtype=np.int64)
         types = np.zeros(mask.shape, dtype=np.int64)
-        source = (self.offsets[index][:, None] + np.arange(width))[mask]
+        source = (self.offsets[index][:, None] + mask.cumsum(1) - 1)[mask]
         ids[mask], types[mask] = self.tokens[source], self.types[source]
         inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64)),
                   "token_type_ids": torch.from_numpy(types)}
-        return Batch(index, inputs, torch.from_numpy(self.labels[index]), torch.from_numpy(mask))
+        labels = self.labels[index]
+        if self.targets is not None:
+            labels = np.full(mask.shape, -1, dtype=np.int64)
+            labels[mask] = self.targets[source]
+        return Batch(index, inputs, torch.from_numpy(labels), torch.from_numpy(mask))
+
+
+@dataclass
+class JointData:
+    """One split tokenised by several tokenisers, for teachers that are trained together: inputs {"0": ..., "1": ...}."""
+
+    parts: list[TextData]
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    @property
+    def ids(self) -> list[str]:
+        return self.parts[0].ids
+
+    row_ids = ids
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.parts[0].labels
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return sum(part.lengths for part in self.parts)
+
+    def batch(self, index: np.ndarray, view: int = 0) -> Batch:
+        batches = [part.batch(index, view) for part in self.parts]
+        return Batch(index, {str(i): b.inputs for i, b in enumerate(batches)}, batches[0].labels, batches[0].mask)
 
 
 @dataclass
@@ -114,12 +158,17 @@ def encode(split: Split, tokenizer, max_length: int, fingerprint: str) -> TextDa
                     return_token_type_ids=True, return_attention_mask=False)
     lengths = [len(x) for x in out["input_ids"]]
     flat = lambda rows: np.fromiter((t for row in rows for t in row), dtype=np.int32, count=sum(lengths))  # noqa: E731
+    targets = None
+    if split.spans is not None:
+        from mtkd.spans import token_targets
+
+        targets = token_targets(split, places(split, tokenizer, max_length))
     return TextData(split.ids, flat(out["input_ids"]), flat(out["token_type_ids"]).astype(np.int8),
                     np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), split.labels,
-                    tokenizer.pad_token_id or 0, fingerprint)
+                    tokenizer.pad_token_id or 0, fingerprint, tokenizer.padding_side == "left", targets)
 
 
-def plan(data: TextData | ImageData, batch_size: int, rng: np.random.Generator | None) -> list[np.ndarray]:
+def plan(data: TextData | JointData | ImageData, batch_size: int, rng: np.random.Generator | None) -> list[np.ndarray]:
     """The batches of one epoch as index arrays. Without rng: in order of length (text) or of storage (images).
 
     With rng, texts are shuffled, cut into windows of 32 batches, sorted by length within a window, and the batches are
@@ -129,7 +178,7 @@ def plan(data: TextData | ImageData, batch_size: int, rng: np.random.Generator |
     if n == 0:
         raise KitError("there is nothing to train on: the split is empty.")
     order = np.arange(n) if rng is None else rng.permutation(n)
-    if isinstance(data, TextData):
+    if not isinstance(data, ImageData):
         window = n if rng is None else 32 * batch_size
         order = np.concatenate([part[np.argsort(data.lengths[part], kind="stable")]
                                 for part in np.split(order, range(window, n, window))])
@@ -139,7 +188,7 @@ def plan(data: TextData | ImageData, batch_size: int, rng: np.random.Generator |
     return batches
 
 
-def iterate(data: TextData | ImageData, batch_size: int, rng: np.random.Generator | None = None, view: int = 0,
+def iterate(data: TextData | JointData | ImageData, batch_size: int, rng: np.random.Generator | None = None, view: int = 0,
             device: torch.device | None = None) -> Iterator[Batch]:
     for index in plan(data, batch_size, rng):
         batch = data.batch(index, view)

@@ -11,22 +11,35 @@ stage before it, so all combinations with the same primary share one intermediat
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from mtkd import models, outputs, terms, train
+from mtkd import models, outputs, spans, terms, train
 from mtkd.errors import KitError
 from mtkd.evaluate import compute_metrics
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
-from mtkd.recipes import CoFinetuned, Optimisation, Recipe, Stage, plain, stage_spec
+from mtkd.recipes import Optimisation, Recipe, Stage, plain, stage_spec
 from mtkd.selection import Selection
 from mtkd.store import tensors_save
 from mtkd.teachers import Model, gather, logits_of
+
+
+@dataclass(frozen=True)
+class Init:
+    """Finished teachers that a fresh student starts from: the layers of one ("bottom-2 of teacher"), and the pooler and
+    dense layer of one (of a co-finetuned set they are the same)."""
+
+    layers_of: Model | None = None
+    head_of: Model | None = None
+
+    def spec(self) -> dict:
+        return {k: v.key for k, v in vars(self).items() if v is not None}
 
 
 def finetune(prepared: Prepared, name: str, seeds: Iterable[int], optimisation: Optimisation) -> list[Model]:
@@ -35,21 +48,21 @@ def finetune(prepared: Prepared, name: str, seeds: Iterable[int], optimisation: 
 
 
 def undistilled(prepared: Prepared, name: str, optimisation: Optimisation, seed: int, start: Model | None = None,
-                data: str = "train") -> Model:
+                data: str = "train", init: Init = Init()) -> Model:
     """The student without a teacher: plain cross-entropy, the control that every distillation must beat."""
-    return run_stage(prepared, [], name, plain(optimisation, data), 0, seed, start, 0)
+    return run_stage(prepared, [], name, plain(optimisation, data), 0, seed, start, 0, init)
 
 
 def distill(prepared: Prepared, teachers: Sequence[Model], student: str, recipe: Recipe, seed: int = 0,
-            run: int = 0, start: Model | None = None) -> Model:
+            run: int = 0, start: Model | None = None, init: Init = Init()) -> Model:
     """Run a recipe's stages one after the other and return the last student.
 
     student: a model name (mtkd/models.py). run: which run of the data augmentation. start: a model to go on from
-    instead of a fresh student. Raises KitError before any training where a term cannot work with these models.
+    instead of a fresh student; init: what a fresh one takes from finished teachers. Teachers may have tokenisers of
+    their own. Raises KitError before any training where a term cannot work with these models.
     """
-    if isinstance(recipe.teachers, CoFinetuned) or recipe.predictor != "one_model":
-        raise KitError(f"the recipe '{recipe.name}' asks for {recipe.teachers} and the predictor '{recipe.predictor}'; this "
-                       "version has independent teachers and one_model.")
+    if recipe.predictor != "one_model":
+        raise KitError(f"the recipe '{recipe.name}' asks for the predictor '{recipe.predictor}'; this version has one_model.")
     for stage in recipe.stages:  # every cross is checked before the first hour is spent (see also train_stage)
         recipe.members(stage, len(teachers))
         if stage.learns != "student":
@@ -57,12 +70,12 @@ def distill(prepared: Prepared, teachers: Sequence[Model], student: str, recipe:
         if stage.reset:
             raise KitError(f"stage '{stage.name}' resets {', '.join(stage.reset)}, which no recipe of this version uses.")
     for number in range(len(recipe.stages)):
-        start = run_stage(prepared, teachers, student, recipe, number, seed, start, run)
+        start = run_stage(prepared, teachers, student, recipe, number, seed, start, run, init)
     return start
 
 
 def run_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: Recipe, number: int, seed: int,
-              start: Model | None, run: int) -> Model:
+              start: Model | None, run: int, init: Init = Init()) -> Model:
     stage = deepcopy(recipe.stages[number])  # what a selection learns stays with this run
     split = prepared.name(stage.data, run)
     follows_logits = any(t.loss in terms.LOGIT for t in stage.terms)
@@ -70,21 +83,21 @@ def run_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: 
             "data": prepared.spec(split), "seed": seed,
             "control": getattr(recipe.teachers, "control", None) if follows_logits else None,
             "device": train.device_at_hand().type}
+    if start is None and init != Init():
+        spec["init"] = init.spec()
 
     def make(folder: Path) -> dict:
-        return train_stage(prepared, teachers, name, recipe, stage, split, seed, start, folder)
+        return train_stage(prepared, teachers, name, recipe, stage, split, seed, start, folder, init)
 
     made = prepared.store.get("model", spec, make)
     return Model(made.folder, name, made.folder.name, made.info, made.reused, start)
 
 
 def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: Recipe, stage: Stage, split: str,
-                seed: int, start: Model | None, folder: Path) -> dict:
+                seed: int, start: Model | None, folder: Path, init: Init = Init()) -> dict:
     """Train one stage into `folder`: the model (plain transformers layout), its logits, and what was measured."""
     device, task = train.device_at_hand(), prepared.task
-    network = start.network() if start else models.build(
-        name, task.outputs, seed=seed, vocab=prepared.vocab, channels=prepared.channels, regression=task.regression,
-        labels=task.classes)
+    network = start.network() if start else fresh(prepared, name, seed, init)
     data = prepared.data(split)
     setting = terms.Setting(network.shape, [t.shape for t in teachers], task.regression,
                             task.regression or bool((data.labels >= 0).any()))
@@ -100,7 +113,7 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
         scored.append(outputs.evaluate_logits(candidate, prepared.data("validation"), device))
         return metrics(prepared, "validation", scored[-1])[task.metric]
 
-    measured = any(t.loss in terms.GOLD + terms.LOGIT for t in stage.terms)  # an inner stage leaves the head untrained
+    measured = any(t.loss in terms.HEAD for t in stage.terms)  # an inner stage leaves the head untrained
     with Meter(device) as meter:
         history = train.fit(network, data, stage, modules, said, want=want, seed=seed, device=device,
                             validate=validate if measured else None, label=f"{name} {stage.name}")
@@ -118,17 +131,40 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
         if term.selection is not None and (state := term.selection.state()):
             tensors_save(folder / f"selection-{number}.safetensors", state)
     return {**meter.record(), "parameters": models.count_parameters(network), "shape": network.shape,
-            "history": history.summary(), "metrics": found}
+            "input": prepared.fingerprint, "history": history.summary(), "metrics": found}
+
+
+def fresh(prepared: Prepared, name: str, seed: int, init: Init = Init()):
+    """A network that has seen nothing of the task, but for what `init` takes from finished teachers."""
+    task = prepared.task
+    source = init.layers_of.network() if init.layers_of else None
+    network = models.build(name, task.outputs, seed=seed, vocab=prepared.vocab, tokens=prepared.special_ids,
+                           channels=prepared.channels, regression=task.regression, labels=task.classes,
+                           per_token=task.kind == "span", source=source)
+    if init.head_of is not None:
+        if not (hasattr(network, "take_head") and hasattr(head := init.head_of.network(), "take_head")):
+            raise KitError(f"the head of {init.head_of.name} cannot be taken over by {name!r}: both need a pooler of the kit's "
+                           "own (such as 'NAME + attentive').")
+        network.take_head(head)
+    return network
 
 
 def fit_selections(prepared: Prepared, teachers: Sequence[Model], stage: Stage) -> None:
-    """Show the validation split to the selections that want to learn from it: the teachers' logits and the labels."""
+    """Show the selections that want to learn what their teachers say on a split, with its labels: the validation split, or
+    the one that a selection names as its `fit_split`. Warns where that is the test split. Who is no member stays zero."""
     learning = [t.selection for t in stage.terms if t.selection is not None and type(t.selection).fit is not Selection.fit]
-    if learning:
-        logits = torch.stack([logits_of(prepared, teacher, "validation") for teacher in teachers], dim=1)     # [n, T, C]
-        for selection in learning:
-            selection.fit(outputs.TeacherBatch(logits), torch.from_numpy(prepared.data("validation").labels))
+    splits = [getattr(selection, "fit_split", "validation") for selection in learning]
+    if "test" in splits:
+        warnings.warn(f"stage '{stage.name}' learns whom to follow from the labels of the test split (fit_split='test'), "
+                      "a leak that flatters the student's score on that split.", stacklevel=2)
+    for selection, split in zip(learning, splits):
+        said = {t: logits_of(prepared, teachers[t], split) for t in selection.members(len(teachers))}
+        blank = torch.zeros_like(next(iter(said.values())))
+        logits = torch.stack([said.get(t, blank) for t in range(len(teachers))], dim=1)                       # [n, T, C]
+        selection.fit(outputs.TeacherBatch(logits), torch.from_numpy(prepared.data(split).labels))
 
 
 def metrics(prepared: Prepared, split: str, logits: torch.Tensor) -> dict[str, float]:
+    if prepared.task.kind == "span":
+        return spans.char_f1(logits.numpy(), prepared.places(split), prepared.texts(split))
     return compute_metrics(logits.numpy(), prepared.task.splits[split].labels, prepared.task.metrics)

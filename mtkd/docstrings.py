@@ -3,12 +3,13 @@
 A package is found with `importlib.util.find_spec`, its files are parsed with `ast`, and each docstring is cut into
 paragraphs of plain prose: parameter lists, code, tables and field lists are dropped, markup is stripped, and the names
 of the eight libraries are replaced by the word "library", so that "which library is this from?" cannot be answered by
-reading the name. Module names and vocabulary stay: they are what the question is about.
+reading the name. Module names and vocabulary stay: they are what the question is about. The parameter lists that are
+dropped here are read by `parameters`, for libraries that write numpydoc.
 
     >>> paragraphs("Sum of array elements over an axis.\\n\\nParameters\\n----------\\na : array_like\\n    Elements.")
     ['Sum of array elements over an axis.']
 
-The module uses the standard library alone, so that a child process (`python -m mtkd.docstrings numpy`) starts at once.
+The module uses the standard library alone, so that a child process (`python -m mtkd.docstrings numpy prose`) starts at once.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ LIBRARIES: dict[str, tuple[str, str] | None] = {
     "torch": ("torch", "torch"),
     "transformers": ("transformers", "transformers"),
 }
+NUMPYDOC = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")  # those whose parameters are lists `name : type`
 # Parsing everything takes a core half a minute, nearly all of it in torch and transformers. The files are taken in the
 # order of their names' hashes, so a cap is a fixed random sample.
 MAX_FILES = 550
@@ -68,9 +70,21 @@ def extract(library: str) -> list[tuple[str, list[str]]]:
 
     Raises KeyError for a library that is not in LIBRARIES; one that is not installed has no names.
     """
+    rows = ((qualified, paragraphs(docstring)) for qualified, docstring in documented(library))
+    return [(qualified, prose) for qualified, prose in rows if prose]
+
+
+def extract_parameters(library: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """The documented names of a library with their parameters (see `parameters`), two at least, in a fixed order."""
+    rows = ((qualified, parameters(docstring)) for qualified, docstring in documented(library))
+    return [(qualified, found) for qualified, found in rows if len(found) > 1]
+
+
+def documented(library: str) -> Iterator[tuple[str, str]]:
+    """Every documented name of a library with its docstring as written (dedented), in a fixed order."""
     found = find(library)
     if found is None:
-        return []
+        return
     root = found[0]
     names = []
     for folder, folders, files in os.walk(root):
@@ -79,7 +93,6 @@ def extract(library: str) -> list[tuple[str, list[str]]]:
                   if f.endswith(".py") and not f.startswith("_sysconfigdata")]
     names.sort(key=lambda n: hashlib.sha256(n.encode()).digest())
     prefix = "" if LIBRARIES[library] is None else LIBRARIES[library][0]
-    rows = []
     for name in names[:MAX_FILES]:
         source = (root / name).read_bytes()
         if b'"""' not in source and b"'''" not in source:
@@ -91,11 +104,7 @@ def extract(library: str) -> list[tuple[str, list[str]]]:
         except (SyntaxError, ValueError):
             continue
         module = ".".join([p for p in (prefix, *name.removesuffix(".py").split("/")) if p and p != "__init__"])
-        for qualified, docstring in _docstrings(tree, module):
-            prose = paragraphs(docstring)
-            if prose:
-                rows.append((qualified, prose))
-    return rows
+        yield from _docstrings(tree, module)
 
 
 def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
@@ -138,6 +147,35 @@ def paragraphs(docstring: str) -> list[str]:
         if text and text not in prose:
             prose.append(text)
     return prose
+
+
+_PARAMETERS = re.compile(r"^Parameters\n-{3,}\n(.*?)(?=\n\S[^\n]*\n-{3,}|\Z)", re.DOTALL | re.MULTILINE)
+_ENTRY = re.compile(r"([A-Za-z_]\w*) ?: ?(\S.*)")
+
+
+def parameters(docstring: str) -> list[tuple[str, str, str]]:
+    """Name, type and first sentence (cleaned, without its full stop) of each parameter in a numpydoc docstring.
+
+    Left out: entries of several names at once, those without a type, and those with fewer than 3 words to them.
+
+    >>> parameters("Sums.\\n\\nParameters\\n----------\\na : array_like\\n    Elements to *sum* up. Can be any.\\nb, c : int")
+    [('a', 'array_like', 'Elements to sum up')]
+    """
+    section = _PARAMETERS.search(docstring)
+    entries: list[tuple[str, str, list[str]]] = []
+    lines: list[str] = []  # of the entry that is being read
+    for line in section[1].split("\n") if section else ():
+        if line.startswith(" "):
+            lines.append(line.strip())
+        elif line:
+            entry, lines = _ENTRY.fullmatch(line), []
+            if entry:
+                entries.append((entry[1], entry[2], lines))
+        else:
+            lines.append("")
+    described = ((name, kind, strip_markup("\n".join(lines).split("\n\n")[0])) for name, kind, lines in entries)
+    firsts = ((name, kind, sentences(text)[0].rstrip(".:, ")) for name, kind, text in described)
+    return [(name, kind, text) for name, kind, text in firsts if len(text.split()) >= 3]
 
 
 _MARKUP = [(re.compile(pattern), replacement) for pattern, replacement in (
@@ -187,4 +225,4 @@ def _fit(text: str) -> str | None:
 
 if __name__ == "__main__":
     gc.disable()  # syntax trees hold no cycles, and looking for some in them takes a sixth of the time
-    json.dump(extract(sys.argv[1]), sys.stdout)
+    json.dump({"prose": extract, "parameters": extract_parameters}[sys.argv[2]](sys.argv[1]), sys.stdout)

@@ -140,3 +140,36 @@ def masked_lm(logits: Tensor, labels: Tensor) -> Tensor:
 def distilbert(first: Tensor, kd: Tensor, cos: Tensor, weights: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Tensor:
     """Eq. 7 (first = L_MLM) and Eq. 8 (first = L_CE): first + L_KD + L_cos, with equal weights by default."""
     return weights[0] * first + weights[1] * kd + weights[2] * cos
+
+
+# --- mt_bert: Wu, Wu, Huang, "One Teacher is Enough? Pre-trained Language Model Distillation from Multiple Teachers" ------
+
+
+def cofinetuning(heads: Tensor, labels: Tensor) -> Tensor:
+    """Section 2.1: sum_i CE(y, y_i) over the logits of N teachers. [B, N, C], [B] -> [B]
+
+    >>> round(cofinetuning(torch.zeros(1, 3, 2), torch.tensor([1])).item(), 4)      # 3 ln 2
+    2.0794
+    """
+    return cross_entropy(heads, labels.unsqueeze(-1).expand(heads.shape[:-1])).sum(-1)
+
+
+def multi_teacher_hidden(student: list[Tensor], teachers: list[list[Tensor]], mask: Tensor) -> Tensor:
+    """Eq. 1: sum over teachers i and student layers j of MSE(H_j^s, W_ij H_Tj^i). [B]
+
+    student: per layer [B, L, d]; teachers: per teacher and student layer W_ij H_Tj^i, already mapped, [B, L, d]. The
+    paper prints T as the upper limit of the inner sum; with its text it is K, the number of student layers.
+    """
+    return torch.stack([hidden_mse(mine, theirs, mask) for states in teachers for mine, theirs in zip(student, states)]).sum(0)
+
+
+def multi_teacher_distillation(student: Tensor, teachers: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """Eq. 2: sum_i CE(y_i / t, y_s / t) / (1 + CE(y, y_i)). [B, C], [B, N, C], [B] -> [B]
+
+    >>> z = torch.tensor([[[0.0, 0.0]]])                                            # one teacher that does not know
+    >>> round(multi_teacher_distillation(torch.tensor([[0.0, 0.0]]), z, torch.tensor([0])).item(), 4)   # ln 2 / (1 + ln 2)
+    0.4094
+    """
+    ce = cross_entropy(teachers, labels.unsqueeze(-1).expand(teachers.shape[:-1]))                     # [B, N]
+    soft = soft_cross_entropy(student.unsqueeze(-2).expand_as(teachers), teachers, temperature)        # [B, N]
+    return (soft / (1 + ce)).sum(-1)

@@ -7,17 +7,23 @@ is prepared here.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import transformers
 
-from mtkd import hub, images
+from mtkd import align, hub, images
 from mtkd.data import ImageData, TextData, encode
 from mtkd.errors import KitError
-from mtkd.models import root
+from mtkd.models import root, tokenizer_kind
 from mtkd.store import Store
 from mtkd.tasks import Split, Task
+from mtkd.vocabulary import scratch_tokenizer, special_ids
+
+if TYPE_CHECKING:
+    from mtkd.teachers import Model
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,18 @@ class Prepared:
     max_length: int = 128
     views: Views = Views()
     augmentation: Augmentation = Augmentation()
+    vocab_size: int = 4000
+    parent: Prepared | None = field(default=None, repr=False)  # whose augmented texts these tokenised splits are of
     _cache: dict = field(default_factory=dict, repr=False)
 
     @property
     def vocab(self) -> int | None:
         return None if self.tokenizer is None else len(self.tokenizer)
+
+    @property
+    def special_ids(self) -> dict[str, int] | None:
+        """Ids of the special tokens that the tokeniser has: pad, unk, cls, sep, mask, and bos and eos in some families."""
+        return None if self.tokenizer is None else special_ids(self.tokenizer)
 
     @property
     def channels(self) -> int:
@@ -73,7 +86,9 @@ class Prepared:
         if self.tokenizer is None:
             return "pixels"
         if "fingerprint" not in self._cache:
-            text = self.tokenizer.backend_tokenizer.to_str() + str(self.max_length)
+            backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
+            backend |= {"truncation": None, "padding": None}  # set by use, not by what the tokeniser is
+            text = json.dumps(backend, sort_keys=True) + str(self.max_length)
             self._cache["fingerprint"] = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self._cache["fingerprint"]
 
@@ -81,7 +96,7 @@ class Prepared:
         """What the data of a split is, for the store's keys. Augmentation counts only where it is used."""
         found = {"task": self.task.fingerprint, "input": self.fingerprint, "split": name}
         if name.startswith("augmented") and self.augmentation.factor:
-            found["augmentation"] = asdict(self.augmentation)
+            found["augmentation"] = asdict(self.augmentation) | ({"of": self.parent.fingerprint} if self.parent else {})
         elif self.task.kind == "image" and name not in ("validation", "test"):
             found["views"] = asdict(self.views)
         return found
@@ -94,7 +109,7 @@ class Prepared:
 
     def data(self, name: str) -> TextData | ImageData:
         if name not in self._cache:
-            split = self._augmented(int(name.split("/")[1])) if name.startswith("augmented/") else self._split(name)
+            split = self.texts(name)
             if self.task.kind == "image":
                 mean, std = images.STATISTICS.get(self.task.name, ((0.5,) * self.channels, (0.25,) * self.channels))
                 plain = name in ("validation", "test")
@@ -104,6 +119,43 @@ class Prepared:
                 self._cache[name] = encode(split, self.tokenizer, self.max_length, self.fingerprint)
         return self._cache[name]
 
+    def of(self, other: str | Model) -> Prepared:
+        """The same task for a model with another tokeniser: by model name, or a finished teacher with its own.
+
+        Samples and their order stay the same, so that outputs can be aligned; augmented texts are this one's. Self where
+        nothing differs."""
+        if self.task.kind == "image":
+            return self
+        if isinstance(other, str):
+            found = prepare(self.task, other, store=self.store, max_length=self.max_length, vocab=self.vocab_size,
+                            augmentation=self.augmentation) if other not in self._cache else self._cache[other]
+            self._cache[other] = self._cache[found.fingerprint] = found
+        else:
+            key = other.info.get("input")
+            if key in (None, self.fingerprint):
+                return self
+            if key not in self._cache:
+                tokenizer = transformers.AutoTokenizer.from_pretrained(other.folder)
+                self._cache[key] = Prepared(self.task, self.store, tokenizer, self.max_length,
+                                            augmentation=self.augmentation, vocab_size=self.vocab_size)
+            found = self._cache[key]
+        if found.fingerprint == self.fingerprint:
+            return self
+        found.parent = self.parent or self
+        return found
+
+    def places(self, name: str) -> align.Places:
+        """Where the tokens of a split come from in its texts, for alignment and for span tasks."""
+        if ("places", name) not in self._cache:
+            self._cache["places", name] = align.places(self.texts(name), self.tokenizer, self.max_length)
+        return self._cache["places", name]
+
+    def texts(self, name: str) -> Split:
+        """A split before tokenising."""
+        if self.parent is not None:
+            return self.parent.texts(name)
+        return self._augmented(int(name.split("/")[1])) if name.startswith("augmented/") else self._split(name)
+
     def _split(self, name: str) -> Split:
         if name not in self.task.splits:
             raise KitError(f"task {self.task.name} has no split '{name}'; there are {', '.join(self.task.splits)}.")
@@ -111,8 +163,6 @@ class Prepared:
 
     def _augmented(self, run: int) -> Split:
         """The training split enlarged, made once per run and stored as plain JSON (text, not tokens)."""
-        import json
-
         from mtkd import augment
 
         a = self.augmentation
@@ -136,9 +186,9 @@ def prepare(task: Task, model: str, *, store: Store | None = None, max_length: i
             views: Views = Views(), augmentation: Augmentation = Augmentation()) -> Prepared:
     """Make a task ready for `model` and everything that shares its tokeniser.
 
-    A scratch model gets a WordPiece vocabulary of `vocab` entries learned from the task's training text (embedding
-    tables of 30k rows dominate tiny models); a checkpoint brings its own. Raises KitError where text meets a ResNet or
-    images meet an encoder, or the checkpoint cannot be found.
+    A scratch model gets a tokeniser of its family's kind, of `vocab` entries learned from the task's training text
+    (embedding tables of 30k rows dominate tiny models); a checkpoint brings its own. Raises KitError where text meets a
+    ResNet or images meet an encoder, or the checkpoint cannot be found.
     """
     from mtkd.models import ALIASES, RESNET
 
@@ -150,39 +200,11 @@ def prepare(task: Task, model: str, *, store: Store | None = None, max_length: i
         return Prepared(task, store, views=views)
     source = root(model)
     if source is None:
-        tokenizer = scratch_tokenizer(task, vocab, store)
+        tokenizer = scratch_tokenizer(task, vocab, store, tokenizer_kind(model))
     else:
         place = hub.find(source, "model")
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(place)
         except (OSError, ValueError) as error:
             raise hub.unreachable(error, source) from error
-    return Prepared(task, store, tokenizer, max_length, augmentation=augmentation)
-
-
-def scratch_tokenizer(task: Task, vocab: int, store: Store) -> transformers.PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokeniser learned from the training text (and the unlabelled text, if any)."""
-    from tokenizers import BertWordPieceTokenizer
-
-    texts = [t for name in ("train", "unlabelled") if name in task.splits for row in task.splits[name].inputs for t in row]
-
-    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-
-    def learn(size: int, first: list[str]) -> dict[str, int]:
-        learned = BertWordPieceTokenizer(lowercase=True)
-        learned.train_from_iterator(texts, vocab_size=size, min_frequency=2, show_progress=False,
-                                    special_tokens=[*special.values(), *first])
-        return learned.get_vocab()
-
-    def make(folder: Path) -> dict:
-        # The trainer numbers the inner letters (##a) in the order of a randomised hash table and breaks ties by number,
-        # so two processes would learn two vocabularies: a pass without merges finds the letters, a second is told them.
-        letters = sorted(t for t in learn(0, []) if t.startswith("##") and len(t) == 3)
-        learned = BertWordPieceTokenizer(learn(vocab, letters), lowercase=True)
-        transformers.BertTokenizerFast(tokenizer_object=learned._tokenizer, **special).save_pretrained(folder)
-        return {"vocabulary": learned.get_vocab_size()}
-
-    made = store.get("tokenizer", {"task": task.fingerprint, "vocab": vocab}, make)
-    return transformers.AutoTokenizer.from_pretrained(made.folder)
-
-
+    return Prepared(task, store, tokenizer, max_length, augmentation=augmentation, vocab_size=vocab)

@@ -1,4 +1,4 @@
-"""PyDocs: the kit's own offline corpus and the three tasks made from it.
+"""PyDocs: the kit's own offline corpus and three of the four tasks made from it (the fourth is in mtkd.pydocs_span).
 
 The text is real English that is already on the disk of everybody who installed the kit: the docstrings of the standard
 library, numpy, scipy, scikit-learn, pandas, matplotlib, torch and transformers (mtkd.docstrings says how they are cut
@@ -23,6 +23,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -132,13 +133,20 @@ def relevance(train: int = 8000, validation: int = 1500, test: int = 1500, unlab
 def corpus() -> tuple[Corpus, tuple[str, ...]]:
     """The paragraphs of every library that is installed, and a note for each that is not.
 
-    Built once (some ten seconds on two cores) and kept in the user's cache folder, or in the folder that the
-    environment variable MTKD_CACHE names, under a name made of the versions of Python and the packages and of this
-    code. A damaged file is made again.
+    Built once (some ten seconds on two cores) and kept, see `gather`, which says what it raises.
+    """
+    return gather("pydocs", tuple(docstrings.LIBRARIES), lambda library: _extract(library))
+
+
+def gather(name: str, libraries: Sequence[str], extract: Callable[[str], list]) -> tuple[Corpus, tuple[str, ...]]:
+    """extract(library), rows of (qualified name, list), of every library that is installed; a note for each that is not.
+
+    Kept in the user's cache folder, or in the folder that the environment variable MTKD_CACHE names, under this name
+    and the hash of the versions of Python and the packages and of the code. A damaged file is made again.
 
     Raises KitError when fewer than two libraries are found or the cache folder cannot be written.
     """
-    found = {library: docstrings.find(library) for library in docstrings.LIBRARIES}
+    found = {library: docstrings.find(library) for library in libraries}
     missing = [library for library, place in found.items() if place is None]
     present = [library for library in found if library not in missing]
     if len(present) < 2:
@@ -147,25 +155,25 @@ def corpus() -> tuple[Corpus, tuple[str, ...]]:
     notes = tuple(f"PyDocs without {library}: it is not installed here" for library in missing)
     source = Path(docstrings.__file__).read_bytes()
     key = content_hash(source, json.dumps({library: found[library][1] for library in present}))
-    path = cache_folder() / f"pydocs-{key}.jsonl"
+    path = cache_folder() / f"{name}-{key}.jsonl"
     texts = _read(path, present)
     if texts is None:
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            texts = dict(zip(present, pool.map(_extract, present)))
+            texts = dict(zip(present, pool.map(extract, present)))
         _write(path, texts)
     return texts, notes
 
 
-def _extract(library: str) -> list[tuple[str, list[str]]]:
+def _extract(library: str, what: str = "prose") -> list[tuple[str, list]]:
     # A child that runs one light module: unlike multiprocessing, it never runs the user's own script or notebook again.
     here = str(Path(__file__).resolve().parent.parent)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-m", "mtkd.docstrings", library, what]
     try:
-        child = subprocess.run([sys.executable, "-m", "mtkd.docstrings", library], capture_output=True, env=env, check=True)
-        rows = json.loads(child.stdout)
+        rows = json.loads(subprocess.run(command, capture_output=True, env=env, check=True).stdout)
     except (OSError, subprocess.SubprocessError, ValueError):  # no interpreter of its own, as in an embedded Python
-        rows = docstrings.extract(library)
-    return [(name, prose) for name, prose in rows]
+        rows = {"prose": docstrings.extract, "parameters": docstrings.extract_parameters}[what](library)
+    return [(name, found) for name, found in rows]
 
 
 def _read(path: Path, present: list[str]) -> Corpus | None:

@@ -79,8 +79,9 @@ class Independent:
 class CoFinetuned:
     """Teachers trained together on one shared pooler and head (mt_bert); the artifact is keyed by the whole set."""
 
-    pooler: str = "attentive"
-    query: int = 200
+    pooler: str = "attentive"  # attentive | mean | cls
+    query: int = 200           # size of the attention query
+    control: str | None = None
 
 
 @dataclass(frozen=True)

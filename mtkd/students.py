@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mtkd.errors import KitError
 
+LAYER = re.compile(r"(?:^|\.)layer\.(\d+)\.")  # in the names of weights: encoder.layer.3.output.dense.weight
+
 
 def layer_choice(how: str, n: int, depth: int) -> list[int]:
     """Which layers (from 0) of a model of `depth` a student takes.
@@ -30,17 +32,23 @@ def layer_choice(how: str, n: int, depth: int) -> list[int]:
 def cut(how: str, n: int, big: transformers.PreTrainedModel, head: dict) -> transformers.PreTrainedModel:
     """A student whose embeddings and layers are copied from the classifier `big`; its head is new.
 
-    how: "bottom", "every" (n-th), "uniform" or "distilbert"; head: num_labels and the like for the new config.
+    how: "bottom", "every" (n-th), "uniform" or "distilbert"; head: num_labels and the like for the new config. What the
+    layers of an encoder share goes along: relative positions (DeBERTa, MPNet), and the one layer that an ALBERT uses at
+    every depth, so that a cut of an ALBERT has all its weights and uses the layer fewer times.
     Raises KitError where the layers do not exist or cannot be copied one by one.
     """
+    if getattr(big.config, "num_hidden_groups", 1) > 1:
+        raise KitError("the layers of this ALBERT are shared in several groups, so that a cut would share them differently; "
+                       "choose an ALBERT with one group.")
     chosen = layer_choice(how, n, big.config.num_hidden_layers)
     if how == "distilbert":
         small, weights = as_distilbert(big, chosen, head)
     else:
-        config = type(big.config).from_dict({**big.config.to_dict(), "num_hidden_layers": len(chosen), **head})
+        depth = getattr(big.config, "attribute_map", {}).get("num_hidden_layers", "num_hidden_layers")  # XLNet: n_layer
+        config = type(big.config).from_dict({**big.config.to_dict(), depth: len(chosen), **head})
         small, weights = type(big)(config), pick_layers(big.base_model.state_dict(), chosen)
     missing = small.base_model.load_state_dict(weights, strict=False)
-    if [m for m in missing.missing_keys if ".layer." in m] or missing.unexpected_keys:
+    if [m for m in missing.missing_keys if LAYER.search(m)] or missing.unexpected_keys:
         raise KitError(f"layers of a {big.config.model_type} cannot be copied one by one; "
                        "choose a BERT-like checkpoint.")
     return small
@@ -51,11 +59,11 @@ def pick_layers(weights: dict[str, Tensor], chosen: list[int]) -> dict[str, Tens
     place = {old: new for new, old in enumerate(chosen)}
     kept = {}
     for key, value in weights.items():
-        layer = re.search(r"\.layer\.(\d+)\.", key)
+        layer = LAYER.search(key)
         if not layer:
             kept[key] = value
         elif int(layer[1]) in place:
-            kept[key.replace(layer[0], f".layer.{place[int(layer[1])]}.", 1)] = value
+            kept[f"{key[:layer.start(1)]}{place[int(layer[1])]}{key[layer.end(1):]}"] = value
     return kept
 
 

@@ -4,8 +4,10 @@
     >>> task.kind, task.outputs, len(task.splits["train"]), task.splits["train"].inputs.shape
     ('image', 10, 100, (100, 8, 8, 1))
 
-Names: "pydocs/topic", "pydocs/relevance", "pydocs/acceptability" (offline, see mtkd.pydocs), "glue/cola" and the other
-eight GLUE tasks (mtkd.glue), "digits", "cifar10" (mtkd.images), or the path of your own file or folder (mtkd.userfile).
+Names: "pydocs/topic", "pydocs/relevance", "pydocs/acceptability" (offline, see mtkd.pydocs), "pydocs/span" (offline,
+mtkd.pydocs_span), "glue/cola" and the other eight GLUE tasks (mtkd.glue), "tweet_eval/emotion", "tweet_eval/sentiment"
+and "emotion" (mtkd.tweets), "mind/topic" and "mind/balanced" (mtkd.mind), "nbme" (your own copy, mtkd.nbme), "digits",
+"cifar10" (mtkd.images), or the path of your own file or folder (mtkd.userfile).
 """
 
 from __future__ import annotations
@@ -32,15 +34,20 @@ class Split:
     ids     n stable, unique strings: everything stored about a sample is found by its id
     inputs  n tuples of one or two texts, or a uint8 array [n, H, W, C]
     labels  int64 [n] with class numbers (-1 = unlabelled), or float32 [n] for regression
+    spans   n tuples of (start, end) for a span task, else None: characters of the sample's last text, half-open
+            (text[start:end]), sorted and apart from each other; such a sample's label is 1 if it has a span, else 0
     """
 
     ids: list[str]
     inputs: list[tuple[str, ...]] | np.ndarray
     labels: np.ndarray
+    spans: list[tuple[tuple[int, int], ...]] | None = None
 
     def __post_init__(self):
         if not len(self.ids) == len(self.inputs) == len(self.labels):
             raise ValueError(f"{len(self.ids)} ids, {len(self.inputs)} inputs and {len(self.labels)} labels")
+        if self.spans is not None and len(self.spans) != len(self.ids):
+            raise ValueError(f"{len(self.ids)} ids and {len(self.spans)} entries of spans")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,14 +56,16 @@ class Split:
         """The samples at these positions, in this order."""
         indices = np.asarray(indices, dtype=np.int64)
         inputs = self.inputs[indices] if isinstance(self.inputs, np.ndarray) else [self.inputs[i] for i in indices]
-        return Split([self.ids[i] for i in indices], inputs, self.labels[indices])
+        spans = None if self.spans is None else [self.spans[i] for i in indices]
+        return Split([self.ids[i] for i in indices], inputs, self.labels[indices], spans)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """A data set ready for training: splits, what the labels mean and how a model is scored.
 
-    kind     "text" (one text), "pair" (two texts) or "image"
+    kind     "text" (one text), "pair" (two texts), "image", or "span" (a feature and a passage: which characters of the
+             passage say the feature? A model labels the passage's tokens with `classes`, ("outside", "inside"))
     classes  names in label order; empty for regression
     splits   "train", "validation", "test"; some tasks carry more ("unlabelled", "mismatched", "hidden_test")
     metric   the main one; `metrics` lists all that are reported (names as in mtkd.evaluate)
@@ -84,7 +93,7 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the ids, inputs and labels of every split: same fingerprint, same data."""
+        """SHA-256 (hex) over the ids, inputs, labels and spans of every split: same fingerprint, same data."""
         digest = hashlib.sha256()
         for name in sorted(self.splits):
             split = self.splits[name]
@@ -97,6 +106,8 @@ class Task:
                 for sample in split.inputs:
                     _feed(digest, b"\0".join(text.encode("utf-8", "surrogatepass") for text in sample))
             _feed(digest, np.ascontiguousarray(split.labels).astype(split.labels.dtype.newbyteorder("<")).data)
+            if split.spans is not None:
+                _feed(digest, repr([[(int(a), int(b)) for a, b in spans] for spans in split.spans]).encode())
         return digest.hexdigest()
 
 
@@ -132,7 +143,7 @@ def task_names() -> list[str]:
 
 
 def check_task(task: Task) -> Task:
-    """Return the task if its splits are sound, else raise KitError: empty split, repeated id, empty text, bad label."""
+    """Return the task if its splits are sound, else raise KitError: empty split, repeated id, empty text, bad label or span."""
     for name in ("train", "validation", "test"):
         if name not in task.splits:
             raise KitError(f"task {task.name!r} has no {name!r} split; it has {', '.join(sorted(task.splits))}")
@@ -150,6 +161,8 @@ def check_task(task: Task) -> Task:
             for i, sample in zip(split.ids, split.inputs):
                 if not all(isinstance(text, str) and text.strip() for text in sample):
                     raise KitError(f"{where} has an empty or non-text value in sample {i!r}")
+        if task.kind == "span":
+            _check_spans(where, split, name)
         if task.regression:
             if name != "unlabelled" and not np.isfinite(split.labels).all():
                 raise KitError(f"{where} has a label that is not a finite number, in sample "
@@ -160,6 +173,11 @@ def check_task(task: Task) -> Task:
             at = int(np.argmax(bad))
             raise KitError(f"{where} has label {split.labels[at]} in sample {split.ids[at]!r}, outside the "
                            f"{len(task.classes)} classes ({', '.join(task.classes)})")
+    if task.kind == "span":
+        if not any(task.splits["train"].spans):
+            raise KitError(f"no training sample of task {task.name!r} has a span, so there is nothing to learn from; "
+                           "raise the limit")
+        return task
     present = [] if task.regression else sorted(set(task.splits["train"].labels.tolist()) - {-1})
     if not task.regression and len(present) < 2:
         only = f"the class {task.classes[present[0]]!r}" if present else "no label"
@@ -208,6 +226,23 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f", did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
+def _check_spans(where: str, split: Split, name: str) -> None:
+    if split.spans is None:
+        raise KitError(f"{where} has no spans, but its kind is 'span'")
+    for i, sample, label, spans in zip(split.ids, split.inputs, split.labels, split.spans):
+        if len(sample) != 2:
+            raise KitError(f"{where} has {len(sample)} texts instead of a feature and a passage in sample {i!r}")
+        end = 0
+        for span in spans:
+            if not end <= span[0] < span[1] <= len(sample[-1]):
+                raise KitError(f"{where} has the spans {list(spans)} in sample {i!r}: each must be a (start, end) within "
+                               f"the passage's {len(sample[-1])} characters, in order and without overlap")
+            end = span[1]
+        if label != bool(spans) and (name != "unlabelled" or label != -1):
+            raise KitError(f"{where} has label {label} for {len(spans)} spans in sample {i!r}; it must be 1 where there "
+                           "is a span, else 0")
+
+
 def _limits(task: Task, limit: int | dict[str, int] | None) -> dict[str, int]:
     limits = {} if limit is None else limit if isinstance(limit, dict) else {"train": limit}
     for name, count in limits.items():
@@ -234,8 +269,13 @@ def _loader(name: str) -> Callable[..., Task]:
 # name -> module, function there, leading arguments; a module is imported when one of its tasks is first asked for
 _LOADERS: dict[str, tuple[str, ...]] = {
     **{f"pydocs/{task}": ("mtkd.pydocs", task) for task in ("topic", "relevance", "acceptability")},
+    "pydocs/span": ("mtkd.pydocs_span", "span"),
     **{f"glue/{task}": ("mtkd.glue", "load", task)
        for task in ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli", "stsb")},
+    **{f"tweet_eval/{task}": ("mtkd.tweets", "tweet_eval", task) for task in ("emotion", "sentiment")},
+    "emotion": ("mtkd.tweets", "emotion"),
+    **{f"mind/{task}": ("mtkd.mind", "load", task) for task in ("topic", "balanced")},
+    "nbme": ("mtkd.nbme", "load"),
     "digits": ("mtkd.images", "digits"),
     "cifar10": ("mtkd.images", "cifar10"),
 }

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mtkd import models, outputs, train
-from mtkd.data import encode
+from mtkd import align, models, outputs, train
 from mtkd.errors import KitError
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
@@ -66,14 +65,35 @@ def gather(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage:
     heard = {t for term in stage.terms if term.selection and (term.loss in LOGIT or "logits" in term.selection.needs)
              for t in term.selection.members(len(teachers))}
     tables = {t: logits_of(prepared, teachers[t], split) for t in sorted(heard)}
-    blank = torch.zeros(len(data.row_ids), prepared.task.outputs)  # inner stages never look at logits
+    per_token = prepared.task.kind == "span"
+    rows = int(data.offsets[-1]) if per_token else len(data.row_ids)
+    blank = torch.zeros(rows, prepared.task.outputs)  # inner stages never look at logits
     logits = torch.stack([tables.get(t, blank) for t in range(len(teachers))], dim=1)              # [rows, T, C]
     logits = control(logits, getattr(recipe.teachers, "control", None))
+    seen = None
+    if per_token:
+        everything = torch.ones(rows, dtype=torch.bool)
+        seen = torch.stack([align.seen(m) if (m := alignment(prepared, t, split)) is not None else everything
+                            for t in teachers], dim=1)                                             # [tokens, T]
     small = all(outputs.packed_bytes(data, n, teachers[t].shape) <= STATES_BUDGET for t, n in needs.items())
     if small:
-        return outputs.StoredOutputs(data, logits, {t: states_of(prepared, teachers[t], split, n) for t, n in needs.items()})
+        states = {t: states_of(prepared, teachers[t], split, n) for t, n in needs.items()}
+        return outputs.StoredOutputs(data, logits, states, seen)
     networks = [teachers[t].network() if t in needs else None for t in range(len(teachers))]
-    return outputs.LiveOutputs(networks, needs, device, outputs.StoredOutputs(data, logits))
+    others = {t: outputs.Other(prepared.of(teachers[t]).data(split), matrix) for t in needs
+              if (matrix := alignment(prepared, teachers[t], split)) is not None}
+    return outputs.LiveOutputs(networks, needs, device, outputs.StoredOutputs(data, logits, None, seen), data, others)
+
+
+def alignment(prepared: Prepared, teacher: Model, split: str):
+    """A [student tokens, teacher tokens] of a split (mtkd/align.py); None where both read the same tokens."""
+    own = prepared.of(teacher)
+    if own is prepared:
+        return None
+    key = ("alignment", own.fingerprint, split)
+    if key not in prepared._cache:
+        prepared._cache[key] = align.averaging_matrix(prepared.places(split), own.places(split))
+    return prepared._cache[key]
 
 
 def control(logits: torch.Tensor, kind: str | None) -> torch.Tensor:
@@ -88,8 +108,13 @@ def control(logits: torch.Tensor, kind: str | None) -> torch.Tensor:
 
 
 def logits_of(prepared: Prepared, teacher: Model, split: str) -> torch.Tensor:
-    """A teacher's logits [rows, C] on a split: scored once, stored by sample id, read aligned to this split's rows."""
-    return _read_logits(score(prepared, teacher, split).folder / "logits.safetensors", tuple(prepared.data(split).row_ids))
+    """A teacher's logits [rows, C] on a split: scored once, stored by sample id, read aligned to this split's rows. In a
+    span task [tokens, C] on the tokens of `prepared`, each the mean of the teacher's overlapping tokens."""
+    path = score(prepared, teacher, split).folder / "logits.safetensors"
+    if prepared.task.kind != "span":
+        return _read_logits(path, tuple(prepared.data(split).row_ids))
+    logits, matrix = tensors_load(path)["logits"], alignment(prepared, teacher, split)
+    return logits if matrix is None else align.apply(matrix, logits)
 
 
 @lru_cache(maxsize=32)
@@ -98,17 +123,19 @@ def _read_logits(path: Path, row_ids: tuple[str, ...]) -> torch.Tensor:
 
 
 def score(prepared: Prepared, teacher: Model, split: str):
-    """The artifact of one teacher's logits on one split; its info holds the seconds it took."""
+    """The artifact of one teacher's logits on one split, on its own tokens; its info holds the seconds it took."""
+    own = prepared.of(teacher)
+
     def make(folder: Path) -> dict:
-        data, device = prepared.data(split), train.device_at_hand()
+        data, device = own.data(split), train.device_at_hand()
         if teacher.info.get("table"):
+            if prepared.task.kind == "span":
+                raise KitError("a table of logits has one row per sample, and a span task needs one per token.")
             logits = outputs.align(data.row_ids, *read_table(Path(teacher.info["table"]), prepared.task.classes),
                                    f"the table {Path(teacher.info['table']).name}")
             record = {"seconds": 0.0}
         else:
             network = teacher.network().to(device)
-            if teacher.info.get("own_tokenizer"):
-                data = reencoded(prepared, teacher, split)
             with Meter(device) as meter:
                 logits = outputs.score_all_views(network, data, device)
                 meter.count(len(logits))
@@ -119,25 +146,29 @@ def score(prepared: Prepared, teacher: Model, split: str):
         tensors_save(folder / "logits.safetensors", {"logits": logits, "ids": outputs.ids_tensor(data.row_ids)})
         return record
 
-    return prepared.store.get("logits", {"teacher": teacher.key, "data": prepared.spec(split)}, make)
+    return prepared.store.get("logits", {"teacher": teacher.key, "data": own.spec(split)}, make)
 
 
 def states_of(prepared: Prepared, teacher: Model, split: str, needs: outputs.Needs) -> outputs.Packed:
-    """A teacher's packed hidden states and attention scores on a split, stored."""
-    if teacher.info.get("own_tokenizer"):
-        raise KitError(f"the teacher {teacher.name} has another tokeniser than the student; its layers cannot be "
-                       "matched token by token, only its logits can.")
+    """A teacher's packed hidden states and attention scores on a split: stored on its own tokens, given on the student's."""
+    own, matrix = prepared.of(teacher), alignment(prepared, teacher, split)
+    if matrix is not None and needs.attention:
+        raise KitError(f"the teacher {teacher.name} has another tokeniser than the student: its attention scores cannot be "
+                       "matched pair by pair, only its hidden states and logits can.")
 
     def make(folder: Path) -> dict:
         device = train.device_at_hand()
         with Meter(device, energy=False) as meter:
-            kept = outputs.pack_states(teacher.network().to(device), prepared.data(split), needs, device)
+            kept = outputs.pack_states(teacher.network().to(device), own.data(split), needs, device)
         tensors_save(folder / "states.safetensors", kept)
         return {"seconds": meter.seconds}
 
-    spec = {"teacher": teacher.key, "data": prepared.spec(split), "hidden": needs.hidden, "attention": needs.attention}
+    spec = {"teacher": teacher.key, "data": own.spec(split), "hidden": needs.hidden, "attention": needs.attention}
     kept = tensors_load(prepared.store.get("states", spec, make).folder / "states.safetensors")
-    return outputs.Packed(needs, prepared.fingerprint, kept.get("hidden"), kept.get("attention"))
+    hidden = kept.get("hidden")
+    if matrix is None:
+        return outputs.Packed(needs, prepared.fingerprint, hidden, kept.get("attention"))
+    return outputs.Packed(needs, prepared.fingerprint, align.apply(matrix, hidden), None, align.seen(matrix))
 
 
 # --- teachers of your own -----------------------------------------------------------------------------------------------
@@ -156,13 +187,13 @@ def teacher_from_folder(prepared: Prepared, folder: str | Path) -> Model:
         there = tuple(str(named[i]) for i in sorted(named))
         if there != tuple(wanted):
             raise KitError(f"the teacher in {folder} has the classes {list(there)} and the task has {list(wanted)}.")
-    own = False
+    own = None
     if network.kind == "text":
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        own = tokenizer.backend_tokenizer.to_str() != prepared.tokenizer.backend_tokenizer.to_str()
+        own = Prepared(prepared.task, prepared.store, tokenizer, prepared.max_length).fingerprint
     digest = hashlib.sha256(b"".join(p.read_bytes() for p in [*sorted(folder.glob("*.safetensors")),
                                                               folder / "config.json"])).hexdigest()
-    return Model(folder, str(folder), digest, {"shape": network.shape, "own_tokenizer": own,
+    return Model(folder, folder.name, digest, {"shape": network.shape, "input": own,
                                                "parameters": models.count_parameters(network)})
 
 
@@ -189,16 +220,6 @@ def read_table(path: Path, classes: tuple[str, ...]) -> tuple[list[str], torch.T
     return [str(i) for i in frame["id"]], torch.from_numpy(values.copy())
 
 
-def reencoded(prepared: Prepared, teacher: Model, split: str):
-    """The split tokenised by the teacher's own tokeniser: logits only need the same sample ids."""
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(teacher.folder)
-    if split.startswith("augmented/"):
-        raise KitError("augmented text is scored only by teachers that share the student's tokeniser.")
-    return encode(prepared.task.splits[split], tokenizer, prepared.max_length, teacher.key)
-
-
 def pretrained(prepared: Prepared, name: str) -> Model:
     """A pre-trained encoder as a teacher of inner layers (general distillation); its head is random and unused.
 
@@ -210,7 +231,8 @@ def pretrained(prepared: Prepared, name: str) -> Model:
     def make(folder: Path) -> dict:
         network = models.build(name, prepared.task.outputs, seed=0)
         network.save(folder, prepared.tokenizer)
-        return {"shape": network.shape, "parameters": models.count_parameters(network), "seconds": 0.0}
+        return {"shape": network.shape, "parameters": models.count_parameters(network), "seconds": 0.0,
+                "input": prepared.fingerprint}
 
     made = prepared.store.get("pretrained", {"model": name, "outputs": prepared.task.outputs}, make)
     return Model(made.folder, name, made.folder.name, made.info)

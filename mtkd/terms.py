@@ -19,8 +19,11 @@ from mtkd.outputs import Needs, TeacherBatch
 from mtkd.recipes import COMBINES, Stage, Term
 
 GOLD = ("cross_entropy",)
-LOGIT = ("soft_cross_entropy", "logit_mse")
-STATE = ("embedding_mse", "hidden_mse", "attention_mse", "cosine")
+LOGIT = ("soft_cross_entropy", "logit_mse", "teacher_cross_entropy", "adaptive_kd")
+STATE = ("embedding_mse", "hidden_mse", "attention_mse", "cosine", "multi_hidden")
+RELATION = ("patience", "dissimilarity", "angle", "group_hint")  # and adaptive_kd; see mtkd/relation_terms.py
+LOSSES = GOLD + LOGIT + STATE + RELATION
+HEAD = ("cross_entropy", "soft_cross_entropy", "logit_mse", "adaptive_kd")  # a stage with one of these trains the head
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,16 @@ def layer_map(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]
 
 
 class GoldTerm(nn.Module):
-    """Cross-entropy with the labels; squared error where the task is a regression."""
+    """Cross-entropy with the labels; squared error where the task is a regression. With heads: the sum over them, which is
+    the loss of teachers that are fine-tuned together (mt_bert, section 2.1)."""
 
-    def __init__(self, regression: bool):
+    def __init__(self, regression: bool, heads: bool = False):
         super().__init__()
-        self.regression = regression
+        self.regression, self.heads = regression, heads
 
     def forward(self, student: Outputs, teachers: TeacherBatch | None, batch: Batch, weights: Tensor | None) -> Tensor:
+        if self.heads:
+            return losses.cofinetuning(student.heads, batch.labels)
         if self.regression:
             return losses.squared_error(student.logits, batch.labels.unsqueeze(-1))
         return losses.cross_entropy(student.logits, batch.labels)
@@ -70,7 +76,9 @@ class LogitTerm(nn.Module):
         return losses.soft_cross_entropy(student, target, t.temperature, t.t_squared, t.kl, probabilities)
 
     def forward(self, student: Outputs, teachers: TeacherBatch, batch: Batch, weights: Tensor) -> Tensor:
-        z = teachers.logits                                                                # [B, T, C]
+        z = teachers.logits                                                                # [B, T, C], span: [B, L, T, C]
+        if z.dim() == 4 and teachers.seen:  # a token that a teacher has no counterpart of cannot be learned from it
+            weights = weights * torch.stack([teachers.seen[t] for t in range(z.shape[-2])], -1)
         followed = (weights.sum(-1) > 0).to(z.dtype)                                       # nobody followed: no loss
         if self.combine == "logits":
             return self.pair(student.logits, losses.mean_logits(z, weights)) * followed
@@ -84,27 +92,36 @@ class LogitTerm(nn.Module):
         return (self.pair(own, z) * weights).sum(-1)                                       # [B, T] -> [B]
 
 
+class TeacherTerm(nn.Module):
+    """The teachers' own loss on the labels, for the value: no gradient can come of it, since they are finished models."""
+
+    def forward(self, student: Outputs, teachers: TeacherBatch, batch: Batch, weights: Tensor) -> Tensor:
+        return losses.cross_entropy(losses.mean_logits(teachers.logits, weights), batch.labels)
+
+
 class StateTerm(nn.Module):
     """Hidden states, embeddings or attention scores of the followed teachers, one loss per teacher, weighted.
 
-    Projections are bias-free maps on the student's side. Equal widths start from the identity (a student cut from its
-    teacher is already in the teacher's space); the paper does not say. One W_H serves all layers, one W_e the embedding.
+    Projections are bias-free maps, by default on the student's side: one W_H for all layers, one W_e for the embedding.
+    multi_hidden (mt_bert, Eq. 1) has them on the teacher's side, one W_ij per teacher and layer. Equal widths start from
+    the identity (a student cut from its teacher is already in the teacher's space); the papers do not say.
     """
 
     def __init__(self, term: Term, setting: Setting, followed: tuple[int, ...]):
         super().__init__()
         self.loss, self.followed = term.loss, followed
         self.pairs = {t: self.layers(term.loss, setting.student, setting.teachers[t]) for t in followed}
-        self.maps = nn.ModuleDict()
+        self.maps, self.loss_of = nn.ModuleDict(), losses.cosine if self.loss == "cosine" else losses.hidden_mse
         if self.loss != "attention_mse":
             ds = setting.student["width"]
             for t in followed:
                 dt = setting.teachers[t]["width"]
                 if self.loss == "cosine" and ds == dt:
                     continue  # DistilBERT compares the states as they are
-                self.maps[str(t)] = linear = nn.Linear(ds, dt, bias=False)
-                if ds == dt:
-                    nn.init.eye_(linear.weight)
+                if self.loss == "multi_hidden":
+                    self.maps.update({f"{t}-{j}": linear_map(dt, ds) for _, j in self.pairs[t]})
+                else:
+                    self.maps[str(t)] = linear_map(ds, dt)
 
     @staticmethod
     def layers(loss: str, student: dict[str, int], teacher: dict[str, int]) -> list[tuple[int, int]]:
@@ -114,39 +131,61 @@ class StateTerm(nn.Module):
             return [(student["layers"], teacher["layers"])]
         return layer_map(student["layers"], teacher["layers"])
 
+    @property
+    def want(self) -> frozenset[str]:
+        return frozenset({"attention" if self.loss == "attention_mse" else "hidden"})
+
     def needs(self, t: int) -> Needs:
         layers = tuple(j for _, j in self.pairs[t])
         return Needs(attention=layers) if self.loss == "attention_mse" else Needs(hidden=layers)
 
     def forward(self, student: Outputs, teachers: TeacherBatch, batch: Batch, weights: Tensor) -> Tensor:
         total = torch.zeros(len(batch.rows), device=weights.device)
-        mask = batch.mask.to(student.logits.dtype)
         for t in self.followed:
+            mask = batch.mask if t not in teachers.seen else batch.mask & teachers.seen[t]
+            mask = mask.to(student.logits.dtype)
             for i, j in self.pairs[t]:
                 if self.loss == "attention_mse":
                     one = losses.attention_mse(student.attention[i - 1], teachers.attention[t][j], mask)
                 else:
-                    mine = student.hidden[i]
+                    mine, theirs = student.hidden[i], teachers.hidden[t][j]
                     if str(t) in self.maps:
                         mine = self.maps[str(t)](mine)
-                    compare = losses.cosine if self.loss == "cosine" else losses.hidden_mse
-                    one = compare(mine, teachers.hidden[t][j], mask)
+                    if f"{t}-{j}" in self.maps:
+                        theirs = self.maps[f"{t}-{j}"](theirs)
+                    one = self.loss_of(mine, theirs, mask)
                 total = total + weights[:, t] * one
         return total
+
+
+def linear_map(width_in: int, width_out: int) -> nn.Linear:
+    """A learnable bias-free map that starts as the identity where it can."""
+    linear = nn.Linear(width_in, width_out, bias=False)
+    if width_in == width_out:
+        nn.init.eye_(linear.weight)
+    return linear
 
 
 def prepare(term: Term, setting: Setting) -> nn.Module:
     """The module of one term, or a KitError that says why this term cannot work here."""
     n = len(setting.teachers)
-    if term.loss not in GOLD + LOGIT + STATE:
-        raise KitError(f"no such loss: {term.loss!r}; there are {', '.join(GOLD + LOGIT + STATE)}.")
+    if term.loss not in LOSSES:
+        raise KitError(f"no such loss: {term.loss!r}; there are {', '.join(LOSSES)}.")
+    if term.loss in (*GOLD, "teacher_cross_entropy") and not setting.labelled:
+        raise KitError(f"{term.loss} needs labels and this stage's data has none.")
     if term.loss in GOLD:
-        if not setting.labelled:
-            raise KitError(f"{term.loss} needs labels and this stage's data has none.")
-        return GoldTerm(setting.regression)
+        if term.combine == "heads" and not setting.heads:
+            raise KitError(f"{term.loss} with combine='heads' needs a network with several heads.")
+        return GoldTerm(setting.regression, term.combine == "heads")
     if term.selection is None or n == 0:
         raise KitError(f"{term.loss} needs a teacher to follow: give the term a selection, and the stage teachers.")
     followed = term.selection.members(n)
+    if term.loss == "teacher_cross_entropy":
+        return TeacherTerm()
+    if term.loss in (*RELATION, "adaptive_kd"):
+        from mtkd import relation_terms
+
+        return relation_terms.TERMS[term.loss](term, setting, followed)
     if term.loss in LOGIT:
         if term.combine not in COMBINES:
             raise KitError(f"no such way to combine teachers: {term.combine!r}; there are {', '.join(COMBINES)}.")
@@ -169,10 +208,10 @@ def prepare_stage(stage: Stage, setting: Setting) -> tuple[nn.ModuleList, dict[i
     modules = nn.ModuleList(prepare(t, setting) for t in stage.terms)
     needs: dict[int, Needs] = {}
     for module in modules:
-        if isinstance(module, StateTerm):
+        if hasattr(module, "needs"):
             for t in module.followed:
                 old, new = needs.get(t, Needs()), module.needs(t)
                 needs[t] = Needs(tuple(sorted({*old.hidden, *new.hidden})),
                                  tuple(sorted({*old.attention, *new.attention})))
-    want = frozenset("attention" if m.loss == "attention_mse" else "hidden" for m in modules if isinstance(m, StateTerm))
-    return modules, needs, want
+    want = frozenset().union(*(m.want for m in modules if hasattr(m, "want")))
+    return modules, {t: n for t, n in needs.items() if n != Needs()}, want

@@ -127,13 +127,14 @@ def fit(
             with cast:
                 out = network(batch.inputs, want)
             out.logits = out.logits.float()
+            out.heads = None if out.heads is None else out.heads.float()
             loss = torch.zeros((), device=device)
             for name, term, module in zip(names, stage.terms, modules):
                 weights = None
                 if term.selection is not None:
                     weights = term.selection.weights(batch, said, history.steps, policy_rng)
                 units = module(out, said, batch, weights)
-                mean = batch_mean(units, batch.mask)
+                mean = batch_mean(units, batch.unit_mask)
                 loss = loss + term.weight * mean
                 traces[name].append(mean.detach())
                 if term.selection is not None and type(term.selection).update is not Selection.update:
@@ -163,8 +164,8 @@ def fit(
 
 
 def batch_mean(units: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over units: samples [B], or the real tokens of [B, L]."""
-    return units.mean() if units.dim() == 1 else (units * mask).sum() / mask.sum()
+    """Mean over units: samples [B], or the tokens of [B, L] that the mask keeps."""
+    return units.mean() if units.dim() == 1 else (units * mask).sum() / mask.sum().clamp(min=1)
 
 
 def step(loss: Tensor, optimiser: torch.optim.Optimizer, trained: list[Tensor], clip: float, scaler) -> None:

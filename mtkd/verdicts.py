@@ -22,13 +22,15 @@ class Member:
     """One setting that a claim speaks of: its differences, [n replicates], positive where the claim says so.
 
     margin None: the claim is that the mean is above zero. A margin: that it lies within -margin .. +margin, and
-    `bad` says which side beyond the margin would contradict it ("lower", or "both").
+    `bad` says which side beyond the margin would contradict it ("lower", or "both"). A margin with `or_better`: that the
+    mean is above -margin, however far (non-inferiority).
     """
 
     label: str
     differences: Sequence[float]
     margin: float | None = None
     bad: str = "lower"
+    or_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ def examine(member: Member, alpha: float = 0.05) -> dict:
         worse, better = t_test_p(values + member.margin, "less"), t_test_p(values - member.margin, "greater")
         against = worse if member.bad == "lower" else min(1.0, 2 * min(worse, better))
         part |= {"kind": "equivalence", "p_not_worse": result.p_not_worse, "p_better": better, "p_against": against}
-    part |= {"p": result.p, "effect": result.mean, "sd": result.sd, "level": result.level}
+        if member.or_better:
+            part |= {"kind": "non-inferiority", "p_against": worse}
+    p = result.p_not_worse if part["kind"] == "non-inferiority" else result.p
+    part |= {"p": p, "effect": result.mean, "sd": result.sd, "level": result.level}
     part |= {"interval_95": t_interval(values), "differences": values.tolist()}
     return part | {"interval": result.interval, "detectable": result.detectable}
 
@@ -93,9 +98,10 @@ def universal(
     """The verdict on a claim that says something of *every* one of its settings (an intersection-union test).
 
     supported      every member passes its own test at alpha: the one-sided paired t-test for superiority members, both
-                   one-sided t-tests (TOST) for equivalence members. No correction is due: the claim's null hypothesis
-                   is that at least one member fails, and calling all of them good when that one is not has a chance of
-                   at most alpha, whichever it is. The claim's p is the largest member p.
+                   one-sided t-tests (TOST) for equivalence members, the lower one alone for non-inferiority members.
+                   No correction is due: the claim's null hypothesis is that at least one member fails, and calling all
+                   of them good when that one is not has a chance of at most alpha, whichever it is. The claim's p is
+                   the largest member p.
     not supported  some member goes significantly the other way after Holm's correction over all members: its mean is
                    below zero (superiority), or beyond the margin on the bad side (equivalence). Correction *is* due
                    here, since one such member among many suffices. Being beyond the margin on the good side does not
@@ -149,8 +155,11 @@ def _test_words(parts: list[dict], alpha: float, replicate: str) -> str:
     if "superiority" in kinds:
         words.append(f"one-sided paired t-test over {replicate}")
     if "equivalence" in kinds:
-        margins = sorted({part["margin"] for part in parts if part["margin"] is not None})
+        margins = sorted({part["margin"] for part in parts if part["kind"] == "equivalence"})
         words.append("two one-sided t-tests within ±" + " or ±".join(f"{margin:g}" for margin in margins))
+    if "non-inferiority" in kinds:
+        margins = sorted({part["margin"] for part in parts if part["kind"] == "non-inferiority"})
+        words.append("one-sided t-test above -" + " or -".join(f"{margin:g}" for margin in margins))
     if not words:
         return ""
     many = f" in each of {len(parts)} settings, all must pass" if len(parts) > 1 else ""

@@ -170,7 +170,7 @@ def test_scores_are_what_eager_attention_takes_the_softmax_of(name):
     with torch.no_grad():
         scores = network(given, frozenset({"attention"})).attention
         network.hf.set_attn_implementation("eager")
-        taken = {k: v for k, v in given.items() if k != "token_type_ids" or network.takes_types}
+        taken = {k: v for k, v in given.items() if k != "token_type_ids" or getattr(network.hf.config, "type_vocab_size", 0)}
         probabilities = network.hf(**taken, output_attentions=True).attentions
     masked = torch.zeros(3, 1, 1, 7).masked_fill(given["attention_mask"][:, None, None] == 0, -1e9)
     assert len(scores) == len(probabilities) == 2
@@ -192,7 +192,7 @@ def test_asking_for_scores_does_not_change_the_logits(name):
     assert before.hidden is None
     assert_close(asked.logits, before.logits, atol=1e-5, rtol=0)
     assert torch.equal(after.logits, before.logits)
-    assert network.hf.config._attn_implementation == network.plain_attention != models.SCORES
+    assert network.hf.config._attn_implementation == network.hf.mtkd_plain != models.SCORES
     assert len(asked.hidden) == 3
 
 

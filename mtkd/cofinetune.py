@@ -1,0 +1,89 @@
+"""Teachers of different families fine-tuned together on one shared pooler and dense layer (mt_bert, section 2.1).
+
+The loss is the sum of the teachers' cross-entropies, sum_i CE(y, y_i). What comes out is ONE artifact for the whole set:
+its encoders in plain transformers layout, the shared head once, and every teacher's logits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mtkd import models, outputs, terms, train
+from mtkd.data import JointData
+from mtkd.distil import metrics
+from mtkd.errors import KitError
+from mtkd.measure import Meter
+from mtkd.pooling import JointNetwork, bare
+from mtkd.prepare import Prepared
+from mtkd.recipes import CoFinetuned, Optimisation, Stage, Term
+from mtkd.store import tensors_save
+from mtkd.teachers import Model
+
+
+def stage_of(optimisation: Optimisation) -> Stage:
+    """The summed cross-entropies of all teachers, as a stage of the one loop."""
+    return Stage("cofinetuning", (Term("cross_entropy", combine="heads"),), optimisation)
+
+
+def joint_network(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int) -> JointNetwork:
+    """The set before training. Encoder i is drawn from seed + i, pooler and dense layer from seed: a set of one is exactly
+    the network "NAME + attentive" with that seed."""
+    task = prepared.task
+    encoders = []
+    for i, name in enumerate(names):
+        own = prepared.of(name)
+        encoders.append(bare(models.build(name, task.outputs, seed=seed + i, vocab=own.vocab, tokens=own.special_ids).hf))
+    torch.manual_seed(seed)
+    return JointNetwork(encoders, task.outputs, how.pooler, how.query, task.classes)
+
+
+def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int, optimisation: Optimisation) -> list[Model]:
+    """N teachers that share pooler and dense layer, from the store or trained together once; one Model per name.
+
+    Their metrics are each teacher's own; the epoch that is kept is the best one of the mean of their logits. seconds are
+    the set's, divided by N. Raises KitError for a task without classes to pool a text for, or fewer than one name.
+    """
+    task = prepared.task
+    if task.kind not in ("text", "pair") or task.regression:
+        raise KitError(f"co-finetuning pools whole texts into classes, which the task {task.name} does not ask for.")
+    if not names:
+        raise KitError("co-finetuning needs at least one teacher.")
+    inputs = [prepared.of(name) for name in names]
+    device = train.device_at_hand()
+    stage = stage_of(optimisation)
+
+    def make(folder: Path) -> dict:
+        network = joint_network(prepared, names, how, seed)
+        setting = terms.Setting({}, [], heads=len(names))
+        modules, _, _ = terms.prepare_stage(stage, setting)
+        joint = {part: JointData([own.data(part) for own in inputs]) for part in ("train", "validation")}
+
+        def validate(candidate) -> float:
+            return metrics(prepared, "validation", outputs.evaluate_logits(candidate, joint["validation"], device))[task.metric]
+
+        with Meter(device) as meter:
+            history = train.fit(network, joint["train"], stage, modules, seed=seed, device=device, validate=validate,
+                                label=f"{len(names)} teachers together")
+            meter.count(history.samples)
+        network.save(folder, [own.tokenizer for own in inputs])
+        each = []
+        for i, own in enumerate(inputs):
+            member, found = network.member(i), {}
+            for part in ("validation", "test"):
+                logits = outputs.evaluate_logits(member, own.data(part), device)
+                found[part] = metrics(prepared, part, logits)
+                tensors_save(folder / f"teacher-{i}" / f"logits-{part}.safetensors",
+                             {"logits": logits, "ids": outputs.ids_tensor(own.data(part).ids)})
+            each.append({"metrics": found, "shape": member.shape, "parameters": models.count_parameters(member),
+                         "input": own.fingerprint})
+        return {**meter.record(), "teachers": each, "history": history.summary()}
+
+    spec = {"models": names, "pooler": how.pooler, "query": how.query, "optimisation": vars(optimisation), "seed": seed,
+            "data": [own.spec("train") for own in inputs], "device": device.type}
+    made = prepared.store.get("cofinetuned", spec, make)
+    shared = {k: v for k, v in made.info.items() if k != "teachers"}
+    split = {k: shared[k] / len(names) for k in ("seconds", "energy_kwh", "co2_kg") if shared.get(k) is not None}
+    return [Model(made.folder / f"teacher-{i}", name, f"{made.folder.name}/{i}", {**shared, **split, **info}, made.reused)
+            for i, (name, info) in enumerate(zip(names, made.info["teachers"]))]
