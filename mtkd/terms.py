@@ -21,7 +21,7 @@ from mtkd.recipes import COMBINES, Stage, Term
 GOLD = ("cross_entropy",)
 LOGIT = ("soft_cross_entropy", "logit_mse", "teacher_cross_entropy", "adaptive_kd")
 STATE = ("embedding_mse", "hidden_mse", "attention_mse", "cosine", "multi_hidden")
-RELATION = ("patience", "dissimilarity", "angle", "group_hint")  # and adaptive_kd; see mtkd/relation_terms.py
+RELATION = ("patience", "dissimilarity", "angle", "group_hint")  # and adaptive_kd: mtkd/relation_terms.py, adaptive_terms.py
 LOSSES = GOLD + LOGIT + STATE + RELATION
 HEAD = ("cross_entropy", "soft_cross_entropy", "logit_mse", "adaptive_kd")  # a stage with one of these trains the head
 
@@ -183,9 +183,9 @@ def prepare(term: Term, setting: Setting) -> nn.Module:
     if term.loss == "teacher_cross_entropy":
         return TeacherTerm()
     if term.loss in (*RELATION, "adaptive_kd"):
-        from mtkd import relation_terms
+        from mtkd import adaptive_terms, relation_terms
 
-        return relation_terms.TERMS[term.loss](term, setting, followed)
+        return {**relation_terms.TERMS, **adaptive_terms.TERMS}[term.loss](term, setting, followed)
     if term.loss in LOGIT:
         if term.combine not in COMBINES:
             raise KitError(f"no such way to combine teachers: {term.combine!r}; there are {', '.join(COMBINES)}.")

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from torch import tensor
 from torch.testing import assert_close
 
-from mtkd import relation_terms, relations
+from mtkd import adaptive_terms, relation_terms, relations
 from mtkd.data import Batch
 from mtkd.errors import KitError
 from mtkd.models import Outputs
 from mtkd.outputs import Needs, TeacherBatch
 from mtkd.recipes import Term
-from mtkd.relation_terms import TERMS
 from mtkd.terms import Setting
+
+TERMS = {**relation_terms.TERMS, **adaptive_terms.TERMS}
 
 
 def randn(*shape, seed=0):
