@@ -105,6 +105,7 @@ def build(name: str, outputs: int, *, seed: int, vocab: int | None = None, token
         hf = students.cut(match[1], int(match[2]), big, head)
     else:
         hf = checkpoint(name, head)
+    hf.__dict__["mtkd_scratch"] = source is None and root(name) is None  # random: see mtkd.networks.freeze_embeddings
     return TextNetwork(with_token_head(hf) if per_token else hf)
 
 
@@ -121,6 +122,7 @@ def with_token_head(hf: transformers.PreTrainedModel) -> transformers.PreTrained
     """The same encoder with a head that classifies every token."""
     made = transformers.AutoModelForTokenClassification.from_config(hf.config)
     made.base_model.load_state_dict(hf.base_model.state_dict(), strict=False)
+    made.__dict__["mtkd_scratch"] = hf.__dict__.get("mtkd_scratch", False)
     return made
 
 

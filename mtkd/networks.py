@@ -66,6 +66,13 @@ def layer_shape(config: transformers.PretrainedConfig) -> dict[str, int]:
     return {"layers": config.num_hidden_layers, "width": config.hidden_size, "heads": config.num_attention_heads}
 
 
+def freeze_embeddings(hf: transformers.PreTrainedModel) -> None:
+    """Stop training the token embeddings of a pre-trained model; random ones (from scratch) have yet to be learned."""
+    if not hf.__dict__.get("mtkd_scratch", False):
+        for p in hf.get_input_embeddings().parameters():
+            p.requires_grad_(False)
+
+
 class TextNetwork(nn.Module):
     """A transformers classifier, of texts or (span tasks) of tokens."""
 
@@ -85,8 +92,7 @@ class TextNetwork(nn.Module):
         return layer_shape(self.hf.config)
 
     def freeze_embeddings(self) -> None:
-        for p in self.hf.get_input_embeddings().parameters():
-            p.requires_grad_(False)
+        freeze_embeddings(self.hf)
 
     def save(self, folder: Path, tokenizer=None) -> None:
         """A folder that plain `transformers` loads: model, config and, if given, tokeniser."""

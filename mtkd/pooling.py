@@ -18,7 +18,7 @@ import transformers
 from torch import Tensor, nn
 
 from mtkd.errors import KitError
-from mtkd.networks import Outputs, encode, layer_shape
+from mtkd.networks import Outputs, encode, freeze_embeddings, layer_shape
 
 POOLERS = ("attentive", "mean", "cls")
 QUERY = 200  # size of the attention query (the paper, 3.1)
@@ -56,6 +56,7 @@ class Pooler(nn.Module):
 def bare(hf: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """The encoder of a classifier, without the pooler that some families bring along and that nothing here would train."""
     encoder = hf.base_model
+    encoder.__dict__["mtkd_scratch"] = hf.__dict__.get("mtkd_scratch", False)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder
@@ -91,8 +92,7 @@ class PooledNetwork(nn.Module):
         return layer_shape(self.encoder.config)
 
     def freeze_embeddings(self) -> None:
-        for p in self.encoder.get_input_embeddings().parameters():
-            p.requires_grad_(False)
+        freeze_embeddings(self.encoder)
 
     def take_head(self, other: PooledNetwork) -> None:
         """Start from another network's pooler and dense layer; a map is put before them where the widths differ."""

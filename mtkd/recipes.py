@@ -33,7 +33,7 @@ class Optimisation:
     clip: float = 1.0               # largest gradient norm; 0 turns clipping off
     keep: str = "best"              # best (epoch on the validation split) | last
     patience: int = 0               # epochs without a better validation score before stopping; 0 = never
-    freeze_embeddings: bool = False # saves a large share of the time on small CPU runs
+    freeze_embeddings: bool = False # pre-trained ones only; saves a large share of the time on small CPU runs
 
 
 @dataclass(frozen=True)

@@ -302,3 +302,20 @@ def test_teachers_are_left_alone(prepared, together):
     assert all(not n.training for n in live.networks)
     assert isinstance(together[0].network(), PooledNetwork)
     assert not isinstance(together[0].network(), TextNetwork | JointNetwork)
+
+
+def test_frozen_embeddings_are_the_pretrained_ones_only(prepared, together):
+    """A model from scratch would keep random embeddings for ever; one loaded from a folder has something to keep."""
+    for name in ("roberta-scratch-1x32", "roberta-scratch-1x32 + attentive"):
+        own = prepared.of(name)
+        network = models.build(name, 3, seed=0, vocab=own.vocab, tokens=own.special_ids)
+        network.freeze_embeddings()
+        assert all(p.requires_grad for p in network.parameters())
+    for network in (together[0].network(), distil.fresh(prepared, "bottom-1 of teacher", 0, Init(together[0]))):
+        network.freeze_embeddings()
+        frozen = [n for n, p in network.named_parameters() if not p.requires_grad]
+        assert len(frozen) == 1
+        assert "word_embeddings" in frozen[0]
+    joint = joint_network(prepared, FAMILIES, HOW, 0)
+    joint.freeze_embeddings()
+    assert all(p.requires_grad for p in joint.parameters())

@@ -179,6 +179,7 @@ def test_frozen_embeddings_stay_and_the_rest_moves(text_task):
     prepared = prepare(text_task, "scratch-1x32", vocab=200)
     network = build("scratch-1x32", 3, seed=0, vocab=prepared.vocab)
     before = {k: v.clone() for k, v in network.state_dict().items()}
+    network.hf.mtkd_scratch = False  # as if it were pre-trained
     run(network, Optimisation(**{**vars(PLAIN), "freeze_embeddings": True}), data=prepared.data("train"))
     after = network.state_dict()
     assert torch.equal(after["hf.bert.embeddings.word_embeddings.weight"], before["hf.bert.embeddings.word_embeddings.weight"])
