@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from mtkd import papers
 from mtkd.papers import seed_ensemble
+from mtkd.papers.frames import points
 from mtkd.papers.seed_ensemble_scores import combinations, equal_time, rows_frame, time_curves
-from mtkd.papers.seed_ensemble_tables import points, printed_name
+from mtkd.papers.seed_ensemble_tables import printed_name
 from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
 
 

@@ -10,20 +10,21 @@ import pandas as pd
 
 from mtkd import papers
 from mtkd.papers import Exhibit
+from mtkd.papers.frames import data_note, in_order, margin_points
 from mtkd.papers.seed_ensemble_figures import fig2, fig3, fig4, fig5, fig6, fig7
 from mtkd.papers.seed_ensemble_scores import (
     CLIP_TOLERANCE,
+    LAYOUT,
     MULTI,
     PAPER,
     SETTING,
     SINGLE,
     aggregate,
     equal_time,
-    is_stand_in,
     rows_frame,
 )
 from mtkd.papers.seed_ensemble_tables import controls, summary, table1, table2
-from mtkd.verdicts import NOT_TESTED, Member, Verdict, universal
+from mtkd.verdicts import Member, Verdict, universal
 
 EXHIBITS = {f"{PAPER}.{make.__name__}": make for make in (table1, table2, fig2, fig3, fig4, fig5, fig6, fig7)}
 EXTRAS = {f"{PAPER}.controls": controls}
@@ -39,11 +40,6 @@ def exhibit(identifier: str, records: list[dict]) -> Exhibit:
     """One exhibit of this paper by id: "seed_ensemble.fig2", or just "fig2" or "controls"."""
     full = identifier if identifier.startswith(PAPER) else f"{PAPER}.{identifier}"
     return EXTRAS[full](records) if full in EXTRAS else papers.exhibit(full, records)
-
-
-def margin_points(metric: str, margin: float) -> float:
-    """The equivalence margin in points; twice as wide for MCC, whose scale from -1 to 1 is twice as long."""
-    return 100 * margin * (2 if metric == "mcc" else 1)
 
 
 def same_k_members(frame: pd.DataFrame, margin: float) -> tuple[list[Member], list[Member]]:
@@ -110,16 +106,7 @@ def terms_members(frame: pd.DataFrame) -> list[Member]:
 
 def _data_note(frame: pd.DataFrame) -> str:
     """What a verdict stood on: pools, models and tasks, stand-ins named as such."""
-    pools = frame.groupby("arm")["pool"].nunique()
-    words = f"{pools.min()} pools" if pools.min() == pools.max() else f"{pools.min()} to {pools.max()} pools"
-    words = "1 pool" if words == "1 pools" else words
-    tasks = sorted(frame["task"].unique())
-    stand_ins = [task for task in tasks if is_stand_in(task)]
-    own = [task for task in tasks if task not in stand_ins]
-    parts = ([", ".join(own)] if own else []) + (
-        [", ".join(stand_ins) + " (standing in for the paper's data)"] if stand_ins else []
-    )
-    return f"{words}; {', '.join(sorted(frame['arm'].unique()))} on {'; '.join(parts)}"
+    return data_note(LAYOUT, frame, ", ".join(sorted(frame["arm"].unique())))
 
 
 def _better_note(verdict: Verdict) -> str:
@@ -140,11 +127,7 @@ def claims(records: list[dict], margin: float = 0.01, alpha: float = 0.05) -> li
     """
     frame = rows_frame(records)
     verdicts = [v for tier, rows in frame.groupby("tier", sort=True) for v in _tier_claims(rows, tier, margin, alpha)]
-    for name in ("S1", "S2", "S3", "S4", "S5"):
-        if not any(verdict.claim == name for verdict in verdicts):
-            note = f"no run of this yet: `mtkd run params/{PAPER}/demo.yaml`"
-            verdicts.append(Verdict(name, NOT_TESTED, note=note))
-    return sorted(verdicts, key=lambda verdict: (verdict.tier, verdict.claim))
+    return in_order(PAPER, verdicts)
 
 
 def _tier_claims(frame: pd.DataFrame, tier: str, margin: float, alpha: float) -> list[Verdict]:

@@ -8,8 +8,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from mtkd.papers import Exhibit, published_value
+from mtkd.papers.frames import missing
 from mtkd.papers.seed_ensemble_scores import PAPER, combinations, rows_frame, with_time
-from mtkd.papers.seed_ensemble_tables import ARM_NAMES, MODE_NAMES, made, missing, printed_name
+from mtkd.papers.seed_ensemble_tables import ARM_NAMES, MODE_NAMES, made, printed_name
 
 COLOURS = dict(zip(MODE_NAMES.values(), sns.color_palette("colorblind", 2)))
 SHADE = {"alpha": 0.15, "linewidth": 0}

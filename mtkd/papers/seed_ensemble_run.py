@@ -15,6 +15,7 @@ import numpy as np
 
 from mtkd import distil, recipes, teachers
 from mtkd.errors import KitError
+from mtkd.papers.outcomes import sum_or_none
 from mtkd.prepare import Augmentation, Prepared, Views, prepare
 from mtkd.recipes import Optimisation, Recipe
 from mtkd.tasks import Split, Task, load_task
@@ -266,11 +267,6 @@ def read_text(file: str) -> Split:
     if not lines:
         raise KitError(f"the text {file} is empty.")
     return Split([f"text/{i}" for i in range(len(lines))], [(line,) for line in lines], np.full(len(lines), -1))
-
-
-def sum_or_none(values) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) if known else None
 
 
 def from_parameters(p: dict) -> Experiment:

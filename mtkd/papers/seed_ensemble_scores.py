@@ -9,66 +9,35 @@ and the largest score of each combination are then averaged over the combination
     averaged over combinations   min = (0.60 + 0.60 + 0.70) / 3 = 0.6333    max = (0.70 + 0.80 + 0.80) / 3 = 0.7667
 """
 
-import warnings
-
 import numpy as np
 import pandas as pd
 
-from mtkd.files import canonical, text_hash
+from mtkd.papers import frames
+from mtkd.papers.frames import Layout
 
 PAPER = "seed_ensemble"
 SINGLE, MULTI = "single", "multi"
 SETTING = ["tier", "arm", "task", "metric", "pool"]
-NO_SETTING = ("pools", "controls", "margin")  # parameters in which records of one experiment may differ
 CLIP_TOLERANCE = 0.10  # how much longer than the longest single-teacher run still counts as "the same time"
 
-_PLAIN = (
-    "arm", "task", "pool", "kind", "model", "members", "k", "primary", "repeat", "variant", "metric", "score", "split",
-    "validation", "n_test", "parameters", "energy_kwh", "folder",
+LAYOUT = Layout(
+    PAPER,
+    plain=(
+        "arm", "task", "pool", "kind", "model", "members", "k", "primary", "repeat", "variant", "metric", "score", "split",
+        "validation", "n_test", "parameters", "energy_kwh", "folder",
+    ),
+    identity=("arm", "task", "pool", "kind", "members", "primary", "repeat", "variant"),
+    replicate="pool", replicates="pools", may_differ=("pools", "controls", "margin"),
+    convert={"members": lambda members: tuple(sorted(members or ()))},
 )  # fmt: skip
-_TIMES = ("train_s", "score_s", "intermediate_s", "teachers_s")
-_IDENTITY = ["tier", "arm", "task", "pool", "kind", "members", "primary", "repeat", "variant"]
 _COMBINATION = [
     *SETTING, "k", "members", "mode", "n_scores", "equal", "min", "max", "mean", "students_s", "score_s", "teachers_s",
 ]  # fmt: skip
 
 
 def rows_frame(records: list[dict], every: bool = False) -> pd.DataFrame:
-    """All rows of this paper's records as one frame, one trained model per row; of duplicates the first is kept.
-
-    members becomes a sorted tuple; the four times become columns of their own, in seconds; tier and run are added.
-    Records made with different parameters (another learning rate, another student) are different experiments and are
-    never pooled: per tier, arm and task the parameters with the most pools are kept and a warning names the rest, or
-    every setting is kept with its hash in the column `setting`.
-    """
-    rows = []
-    for record in records:
-        if record.get("paper") != PAPER:
-            continue
-        same = {k: v for k, v in (record.get("parameters") or {}).items() if k not in NO_SETTING}
-        setting = text_hash(canonical(same))[:12]
-        for row in record.get("rows", []):
-            flat = {name: row.get(name) for name in _PLAIN}
-            flat |= {name: float((row.get("time") or {}).get(name) or 0.0) for name in _TIMES}
-            flat["members"] = tuple(sorted(row.get("members") or ()))
-            rows.append(flat | {"tier": record.get("tier", ""), "run": record.get("run", ""), "setting": setting})
-    frame = pd.DataFrame(rows, columns=[*_PLAIN, *_TIMES, "tier", "run", "setting"])
-    if not every:
-        frame = _one_setting(frame)
-    return frame.drop_duplicates([*_IDENTITY, "setting"], keep="first", ignore_index=True)
-
-
-def _one_setting(frame: pd.DataFrame) -> pd.DataFrame:
-    """Per tier, arm and task only the rows of the parameters that have the most pools (of equals, the last run's)."""
-    kept = []
-    for (tier, arm, task), rows in frame.groupby(["tier", "arm", "task"], sort=False):
-        pools = rows.groupby("setting", sort=False)["pool"].nunique()
-        chosen = pools[pools == pools.max()].index[-1]
-        if len(pools) > 1:
-            warnings.warn(f"{tier} {arm} on {task} was run with {len(pools)} sets of parameters; the one with the most "
-                          f"pools ({pools.max()}) is shown and the others are left out.", stacklevel=1)
-        kept.append(rows[rows["setting"] == chosen])
-    return pd.concat(kept, ignore_index=True) if kept else frame
+    """All rows of this paper's records (see `frames.rows_frame`); members become a sorted tuple."""
+    return frames.rows_frame(LAYOUT, records, every)
 
 
 def combinations(frame: pd.DataFrame) -> pd.DataFrame:
@@ -158,22 +127,3 @@ def equal_time(frame: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
             )
     columns = [*SETTING, "k", "time_s", "min_multi", "max_multi", "min_single", "max_single", "clipped", "overshoot"]
     return pd.DataFrame(result, columns=columns)
-
-
-def is_stand_in(task: str) -> bool:
-    """True for the kit's offline tasks, which stand in for the paper's data sets."""
-    return task.startswith("pydocs/") or task == "digits"
-
-
-def hardware(records: list[dict], tier: str | None = None) -> str:
-    """The machines that this paper's records (of one tier) were made on, in words."""
-    seen = []
-    for record in records:
-        if record.get("paper") != PAPER or (tier is not None and record.get("tier") != tier):
-            continue
-        machine = (record.get("provenance") or {}).get("hardware") or {}
-        words = f"{machine.get('cpu') or 'unknown CPU'}, {machine.get('cores', '?')} cores"
-        words += f", {machine['gpu']}" if machine.get("gpu") else ""
-        if words not in seen:
-            seen.append(words)
-    return "; ".join(seen)

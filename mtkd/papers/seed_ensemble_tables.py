@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, exhibit_entry, load, published_value
-from mtkd.papers.seed_ensemble_scores import MULTI, PAPER, SINGLE, combinations, hardware, is_stand_in, rows_frame
-from mtkd.stats import holm, paired
+from mtkd.papers import Exhibit, frames, load, published_value
+from mtkd.papers.frames import SPLITS, hardware, missing, paired_table, plain_name, points, split_counts
+from mtkd.papers.seed_ensemble_scores import LAYOUT, MULTI, PAPER, SINGLE, combinations, rows_frame
 
 STAND_INS = {"pydocs/acceptability": "CoLA", "pydocs/relevance": "MRPC", "pydocs/topic": "SST-2", "digits": "CIFAR-10"}
 PRINTED_NAMES = {
@@ -12,7 +12,6 @@ PRINTED_NAMES = {
     "stsb": "STS-B", "mnli": "MNLI-m", "mnlimm": "MNLI-mm", "mnlimismatched": "MNLI-mm",
 }  # fmt: skip
 ARM_NAMES = {"tinybert": "TinyBERT", "distilbert": "DistilBERT", "resnet": "ResNet"}
-SPLITS = ("train", "validation", "test")
 ROLES = {"teacher": "teacher", "undistilled": "student, not distilled", "student": "student of one teacher"}
 CONTROLS = {
     "shuffled_teacher": "shuffled teacher", "uniform_teacher": "uniform teacher", "plain_ce": "plain CE, same compute",
@@ -22,45 +21,17 @@ MODE_NAMES = {SINGLE: "single teacher", MULTI: "several teachers"}
 
 def printed_name(task: str) -> str | None:
     """The paper's name for a task of its own data ("glue/sst2" gives "SST-2"); None for any other task."""
-    return PRINTED_NAMES.get("".join(c for c in task.rsplit("/", 1)[-1].lower() if c.isalnum()))
-
-
-def points(scores: pd.Series) -> str:
-    """Mean ± sample standard deviation of scores times 100, one decimal; "n/a" for none, no ± for one.
-
-    >>> points(pd.Series([0.70, 0.72]))
-    '71.0 ± 1.4'
-    """
-    values = 100 * scores.dropna().astype(float)
-    if not len(values):
-        return "n/a"
-    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
-
-
-def missing(identifier: str) -> Exhibit:
-    name = identifier.split(".")[-1]
-    caption = f"No run of this yet: `mtkd run params/{PAPER}/demo.yaml`, or at the paper's own scale "
-    return Exhibit(identifier, exhibit_entry(identifier).in_paper, caption + f"`mtkd run params/{PAPER}/{name}.yaml`.")
+    return PRINTED_NAMES.get(plain_name(task))
 
 
 def made(identifier: str, frame: pd.DataFrame, records: list[dict], content, words: str) -> Exhibit:
-    """An exhibit whose caption also says tiers, pools, stand-ins, hardware and what the paper printed."""
-    entry = exhibit_entry(identifier)
-    tasks = sorted(frame["task"].unique())
-    stand_ins = [task for task in tasks if is_stand_in(task)]
-    parts = [words]
+    """An exhibit whose caption also says how many pools each arm has (see `frames.made` for the rest)."""
+    pools = ""
     if "pool" in frame:
         counts = frame.groupby(["tier", "arm"])["pool"].nunique()
-        pools = (f"{n} for {ARM_NAMES.get(arm, arm)} ({tier} tier)" for (tier, arm), n in counts.items())
-        parts.append(f"Pools of teachers: {', '.join(pools)}.")
-    if stand_ins:
-        parts.append(f"Stand-ins for the paper's data: {', '.join(stand_ins)}.")
-    if entry.says:
-        exception = entry.numbers.removeprefix("not published as numbers")
-        parts.append(f"The paper prints no numbers for this figure{exception}; what it says: {entry.says}.")
-    machines = hardware(records)
-    parts.append(f"Hardware: {machines}." if machines else "")
-    return Exhibit(identifier, entry.in_paper, " ".join(part for part in parts if part), content)
+        words_of = (f"{n} for {ARM_NAMES.get(arm, arm)} ({tier} tier)" for (tier, arm), n in counts.items())
+        pools = f"Pools of teachers: {', '.join(words_of)}."
+    return frames.made(identifier, frame, records, content, words, pools)
 
 
 def table1(records: list[dict]) -> Exhibit:
@@ -71,10 +42,10 @@ def table1(records: list[dict]) -> Exhibit:
     frame = pd.DataFrame(rows).drop_duplicates(["tier", "task", "split"])
     table = []
     for (tier, task), group in frame.groupby(["tier", "task"], sort=True):
-        ours = group.set_index("split")
         name, stands_for = printed_name(task), STAND_INS.get(task)
         table.append(
-            {"tier": tier, "task": task, "samples": _ours(ours, "samples"), "tokens": _ours(ours, "tokens_mean")}
+            {"tier": tier, "task": task, "samples": split_counts(group, "samples")}
+            | {"tokens": split_counts(group, "tokens_mean", 1)}
             | {"metric": group["metric"].iloc[0], "paper's data": name or f"(stands in for {stands_for or 'none'})"}
             | _paper_table1(name or stands_for)
         )
@@ -84,13 +55,6 @@ def table1(records: list[dict]) -> Exhibit:
             table.append({"task": "not run here", "paper's data": name} | _paper_table1(name))
     words = "Train / validation / test; tokens are words and punctuation marks, on average per sample."
     return made(f"{PAPER}.table1", frame, records, pd.DataFrame(table).fillna("-"), words)
-
-
-def _ours(ours: pd.DataFrame, name: str) -> str:
-    """"3668 / 408 / 1725" from the rows of a task's splits; a dash where there is no such number."""
-    values = [ours[name].get(split) if name in ours else None for split in SPLITS]
-    digits = 1 if name == "tokens_mean" else 0
-    return " / ".join("-" if value is None or pd.isna(value) else f"{value:.{digits}f}" for value in values)
 
 
 def _paper_table1(name: str | None) -> dict[str, str]:
@@ -157,26 +121,15 @@ def controls(records: list[dict]) -> Exhibit:
     frame = rows_frame(records)
     frame = frame.assign(variant=frame["variant"].where(frame["kind"] == "control", "undistilled"))
     rivals = frame[frame["kind"].isin(["control", "undistilled"])]
-    table = []
+    entries = []
     for (tier, arm, task, variant), rows in rivals.groupby(["tier", "arm", "task", "variant"], sort=True):
         here = (frame["tier"] == tier) & (frame["arm"] == arm) & (frame["task"] == task) & (frame["kind"] == "student")
         same = frame[here & frame["members"].isin(set(rows["members"]))]
-        students = same if len(same) else frame[here]
-        difference = (students.groupby("pool")["score"].mean() - rows.groupby("pool")["score"].mean()).dropna()
-        result = paired(100 * difference.to_numpy(float), "greater", level=0.95)
-        table.append(
-            {"tier": tier, "arm": arm, "task": task, "control": CONTROLS.get(variant, variant)}
-            | {"student": points(students["score"]), "control's score": points(rows["score"])}
-            | {"difference": f"{result.mean:+.1f}" if result.n else "n/a"}
-            | {"95% interval": "[{:+.1f}, {:+.1f}]".format(*result.interval) if result.n > 1 else "n/a"}
-            | {"pools": result.n, "p": result.p}
-        )
-    if not table:
+        labels = {"tier": tier, "arm": arm, "task": task, "control": CONTROLS.get(variant, variant)}
+        entries.append((labels, same if len(same) else frame[here], rows))
+    if not entries:
         return Exhibit(f"{PAPER}.controls", "negative controls", "No control was run.")
-    result = pd.DataFrame(table)
-    tested = result["p"].notna()
-    result.loc[tested, "p"] = holm(result.loc[tested, "p"].to_list())
-    result["p (Holm)"] = [f"{p:.3f}" if pd.notna(p) else "n/a" for p in result.pop("p")]
+    result = paired_table(LAYOUT, entries, "student", "control's score")
     words = "Score times 100, mean ± standard deviation over models; difference student minus control in points, "
     words += "paired over pools, with its t interval and one-sided p. A student that is no better than its controls "
     words += "learned nothing from its teachers."
@@ -202,6 +155,6 @@ def summary(records: list[dict]) -> pd.DataFrame:
             | {"not distilled": points(rows[rows["kind"] == "undistilled"]["score"])}
             | {"k": int(top["k"].max()) if len(top) else "n/a"}
             | cells
-            | {"pools": rows["pool"].nunique(), "hardware": hardware(records, tier)}
+            | {"pools": rows["pool"].nunique(), "hardware": hardware(PAPER, records, tier)}
         )
     return pd.DataFrame(table)
