@@ -446,3 +446,14 @@ def test_exercise_answers():
         assert exercises.check(name, wrong[name]) == f"exercise {name}: not yet"
     assert printable(71.2, 66)
     assert not printable(71.3, 66)
+
+
+def test_doctests():
+    import doctest
+
+    from mtkd.papers import domain_expertise_exercises
+
+    for module in (domain_expertise_scores, domain_expertise_span, domain_expertise_exercises):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed

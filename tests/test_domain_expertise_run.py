@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import CLASSES, COMMON, WORDS, make_text_task
 
-from mtkd import recipes_domain, train
+from mtkd import train
 from mtkd.errors import KitError
 from mtkd.experts import ClassMixture, Expertise, RandomTeacher
 from mtkd.papers import domain_expertise, domain_expertise_run, outcomes
+from mtkd.papers import domain_expertise_recipes as paper_recipes
 from mtkd.papers import domain_expertise_views as views
 from mtkd.papers.domain_expertise_run import Experiment, Variant, about
 from mtkd.parameters import read_parameters
@@ -76,8 +77,8 @@ def experiment(arm="classes", **changes) -> Experiment:
 def test_recipes_are_the_same_loss_and_differ_in_whom_they_follow():
     selections = {"expertise": Expertise, "average": Uniform, "random": RandomTeacher, "camkd": Confidence,
                   "mixture": ClassMixture, "average+teacher": Uniform}  # fmt: skip
-    assert set(recipes_domain.METHODS) == set(selections)
-    for name, make in recipes_domain.METHODS.items():
+    assert set(paper_recipes.METHODS) == set(selections)
+    for name, make in paper_recipes.METHODS.items():
         recipe = make(alpha=0.3, temperature=2.0, optimisation=OPT)
         hard, soft, *rest = recipe.stages[0].terms
         assert recipe.name == f"domain_expertise/{name}"
@@ -89,15 +90,15 @@ def test_recipes_are_the_same_loss_and_differ_in_whom_they_follow():
 
 
 def test_defaults_are_the_theses_but_for_the_leak():
-    rule = recipes_domain.expertise(optimisation=OPT).stages[0].terms[1].selection
+    rule = paper_recipes.expertise(optimisation=OPT).stages[0].terms[1].selection
     assert (rule.several, rule.none, rule.ties, rule.fit_split) == ("overall", "overall", "random", "validation")
-    assert recipes_domain.random_teacher(optimisation=OPT).stages[0].terms[1].selection.per == "sample"
-    assert recipes_domain.expertise(optimisation=OPT).stages[0].terms[0].weight == 0.5
+    assert paper_recipes.random_teacher(optimisation=OPT).stages[0].terms[1].selection.per == "sample"
+    assert paper_recipes.expertise(optimisation=OPT).stages[0].terms[0].weight == 0.5
 
 
 def test_alpha_out_of_range_is_refused():
     with pytest.raises(KitError, match="between 0 and 1"):
-        recipes_domain.average(alpha=1.2, optimisation=OPT)
+        paper_recipes.average(alpha=1.2, optimisation=OPT)
 
 
 # --- which students ------------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_a_variant_changes_one_thing():
     ({"arm": "spans"}, "no such arm"), ({"teachers": ()}, "at least one teacher"), ({"repeats": (0, 0)}, "distinct"),
     ({"teachers": ("minilm", "minilm")}, "another one"), ({"sections": ("all",)}, "no such section"),
     ({"several": "best"}, "overall or matched"), ({"temperatures": (0.0,)}, "above 0"),
-    ({"tuned_student": "other questions"}, "needs questions"),
+    ({"tuned_student": "other questions"}, "needs questions"), ({"teacher_lrs": (1e-3,)}, "1 learning rates for 2 teachers"),
 ])  # fmt: skip
 def test_parameters_that_contradict_each_other_are_refused(changes, says):
     with pytest.raises(KitError, match=says):
@@ -320,6 +321,17 @@ def test_shares_over_steps_replay_the_training_batches():
     whole = views.followed(e, 0)[list(e.teachers)].mean().to_numpy()
     assert np.average(steps.to_numpy(), axis=0, weights=sizes) == pytest.approx(whole, abs=0.08)
     assert steps.sum(axis=1).tolist() == pytest.approx([1.0] * 8)
+
+
+def test_marked_shows_each_model_in_its_own_tokens():
+    e = experiment("span", sections=("methods",))
+    table = views.marked(e, 0, sample=1)
+    assert table["who"].tolist() == ["the answer", "scratch-1x32", "roberta-scratch-1x32", "scratch-1x16"]
+    question, passage = e.loaded.splits["test"].inputs[1]
+    assert table.columns[2] == f"marks, asked for: {question}"
+    assert table.iloc[0, 2] == " / ".join(passage[a:b] for a, b in e.loaded.splits["test"].spans[1])
+    assert table["tokens"].iloc[1] == table["tokens"].iloc[3]  # the same tokeniser
+    assert all(part in passage for text in table.iloc[:, 2] for part in text.split(" / "))
 
 
 def test_notebooks_parameters_make_an_experiment():

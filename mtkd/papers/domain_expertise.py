@@ -194,4 +194,5 @@ def _same_size_note(span: pd.DataFrame) -> str:
 def _depth_note(span: pd.DataFrame) -> str:
     students = plain_students(span)
     layers = students[students["start"] == "tuned"]["layers"].dropna()
-    return f"student of {layers.iloc[0]:.0f} layers" if len(layers) else ""
+    depth = int(layers.iloc[0]) if len(layers) else 0
+    return f"student of {depth} layer{'s' if depth > 1 else ''}" if depth else ""

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mtkd import distil, experts, recipes_domain, teachers
+from mtkd import distil, experts, teachers
 from mtkd.errors import KitError
+from mtkd.papers import domain_expertise_recipes
 from mtkd.papers.domain_expertise_scores import CLASSES, SPAN
 from mtkd.papers.outcomes import sum_or_none
 from mtkd.prepare import Prepared, prepare
@@ -56,6 +57,7 @@ class Experiment:
     teacher_optimisation: Optimisation
     student_optimisation: Optimisation
     distil_optimisation: Optimisation
+    teacher_lrs: tuple[float, ...] = ()
     repeats: tuple[int, ...] = (0,)
     sections: tuple[str, ...] = SECTIONS
     temperatures: tuple[float, ...] = (1.0, 2.0)
@@ -85,6 +87,8 @@ class Experiment:
             raise KitError("name at least one teacher.")
         if len(set(self.teachers)) < len(self.teachers):
             raise KitError(f"every teacher must be another one: {', '.join(self.teachers)}.")
+        if self.teacher_lrs and len(self.teacher_lrs) != len(self.teachers):
+            raise KitError(f"teacher_lrs has {len(self.teacher_lrs)} learning rates for {len(self.teachers)} teachers.")
         if not self.repeats or len(set(self.repeats)) < len(self.repeats):
             raise KitError(f"repeats must be distinct numbers, at least one: {list(self.repeats)}.")
         if not self.temperatures or min(self.temperatures) <= 0:
@@ -131,8 +135,10 @@ class Experiment:
             return teachers.teacher_from_folder(self.prepared, name.removeprefix(FINISHED))
         if name.endswith((".parquet", ".csv")):
             return teachers.teacher_from_table(name)
-        found = distil.finetune(self.prepared.of(name), name, [self.seed_of(repeat, number)], self.teacher_optimisation)
-        return found[0]
+        own = self.teacher_optimisation
+        if number < len(self.teacher_lrs):
+            own = replace(own, lr=self.teacher_lrs[number])
+        return distil.finetune(self.prepared.of(name), name, [self.seed_of(repeat, number)], own)[0]
 
     def teacher(self, repeat: int, position: int) -> Model:
         key = (repeat, position)
@@ -181,8 +187,8 @@ class Experiment:
             loss["combine"] = self.camkd_combine
         elif variant.method == "mixture":
             loss["fit_split"] = settings["fit_split"]
-        made = recipes_domain.METHODS[variant.method](**loss)
-        return recipes_domain.controlled(made, variant.control) if variant.control else made
+        made = domain_expertise_recipes.METHODS[variant.method](**loss)
+        return domain_expertise_recipes.controlled(made, variant.control) if variant.control else made
 
     def distill(self, repeat: int, variant: Variant, start: str = "plain") -> Model:
         """A student; as many steps on labels alone where the variant is the control "plain_ce"."""
@@ -353,7 +359,7 @@ def from_parameters(p: dict) -> Experiment:
         student_optimisation=optimisation(p["student_epochs"], p["student_lr"]),
         distil_optimisation=optimisation(p["distil_epochs"], p["distil_lr"]),
         sizes={k: p[f"{k}_size"] for k in ("train", "validation", "test") if p[f"{k}_size"]},
-        **{name: tuple(p[name]) for name in ("repeats", "sections", "temperatures", "also_finetuned")},
+        **{name: tuple(p[name]) for name in ("repeats", "sections", "temperatures", "also_finetuned", "teacher_lrs")},
         **{name: p[name] for name in ("alpha", "several", "none", "ties", "random_per", "fit_split", "camkd_combine",
                                       "tuned_student", "questions", "protocol", "max_length", "vocab", "seed",
                                       "task_options")},

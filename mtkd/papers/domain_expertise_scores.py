@@ -18,7 +18,7 @@ from mtkd.papers.frames import Layout, is_stand_in, points
 
 PAPER = "domain_expertise"
 CLASSES, SPAN = "classes", "span"
-STUDENTS = {"expertise": "our approach", "average": "average logits", "random": "baseline"}  # the thesis's three
+STUDENTS = {"expertise": "our approach", "average": "average logits", "random": "baseline (random)"}  # the thesis's three
 METHODS = STUDENTS | {"camkd": "CA-MKD", "mixture": "mixture per class", "average+teacher": "average, teacher loss added"}
 DATA_SETS = {
     "mind/balanced": "MIND", "emotion": "EMOTION", "tweet_eval/emotion": "Twitter-Emotion",

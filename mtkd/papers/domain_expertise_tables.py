@@ -49,9 +49,10 @@ def made(identifier: str, frame: pd.DataFrame, records: list[dict], content, wor
 
 
 def casting(frame: pd.DataFrame) -> str:
-    """Who plays whom: "demo tier, pydocs/topic: BERT = scratch-2x64, ..."; empty where every teacher is the thesis's."""
+    """Who plays whom: "demo tier, pydocs/topic: BERT = scratch-2x64, ..."; empty where there are no class tables."""
     parts = []
-    for (tier, task), rows in frame[frame["kind"] == "teacher"].groupby(["tier", "task"], sort=True):
+    teachers = frame[(frame["kind"] == "teacher") & (frame["arm"] == CLASSES)]
+    for (tier, task), rows in teachers.groupby(["tier", "task"], sort=True):
         found = roles(teacher_names(rows))
         parts.append(f"{tier} tier, {task}: " + ", ".join(f"{role} = {name}" for role, name in found.items() if role != name))
     return f"Teachers by role ({'; '.join(parts)})." if parts else ""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mtkd import experts, teachers
+from mtkd import experts, spans, teachers
 from mtkd.data import plan
 from mtkd.papers.domain_expertise_run import Experiment, Variant, shown
 from mtkd.store import tensors_load
@@ -76,3 +76,20 @@ def shares_over_steps(experiment: Experiment, repeat: int, window: int = 9) -> p
     steps = [weights[index].mean(0) for _ in range(opt.epochs) for index in plan(data, opt.batch_size, rng)]
     shares = pd.DataFrame(steps, columns=names)
     return shares.rolling(window, center=True, min_periods=1).mean()
+
+
+def marked(experiment: Experiment, repeat: int, sample: int = 0) -> pd.DataFrame:
+    """What each teacher and the plain student mark in one test passage of a span task, and in how many tokens they read it."""
+    split = experiment.loaded.splits["test"]
+    question, passage = split.inputs[sample]
+    gold = " / ".join(passage[a:b] for a, b in split.spans[sample])
+    rows = [{"who": "the answer", "tokens": "", "marks": gold}]
+    models = {shown(name): model for name, model in zip(experiment.teachers, experiment.teacher_set(repeat))}
+    for name, model in (models | {experiment.student: experiment.finetuned_student(repeat)}).items():
+        where = experiment.prepared.of(model).places("test")
+        part = slice(where.offsets[sample], where.offsets[sample + 1])
+        mine = where.role[part] == 1
+        inside = experiment.logits(model, "test")[part].argmax(-1).numpy()[mine] == 1
+        found = spans.predicted_spans(inside, where.starts[part][mine], where.ends[part][mine])
+        rows.append({"who": name, "tokens": str(mine.sum()), "marks": " / ".join(passage[a:b] for a, b in found)})
+    return pd.DataFrame(rows).rename(columns={"marks": f"marks, asked for: {question}"})

@@ -40,12 +40,16 @@ def _against(label: str, ours: pd.DataFrame, rival: pd.DataFrame, **options) -> 
     return Member(label, differences(ours, rival, LAYOUT.replicate), **options)
 
 
+def deep(layers: float) -> str:
+    return f"{int(layers)} layer{'s' if layers != 1 else ''}"
+
+
 def baseline_members(rows: pd.DataFrame) -> list[Member]:
     """M1: MT-BERT minus each baseline of the same depth, with the baseline's own teacher and with MT-BERT's."""
     members = []
     rivals = rows[rows["method"].isin(BASELINES) & (rows["kind"] == "student")]
     for (task, layers, method, variant), group in rivals.groupby(["task", "layers", "method", "variant"], sort=True):
-        label = f"{task}, {int(layers)} layers: {METHODS[method]}, {VARIANTS.get(variant, variant)}"
+        label = f"{task}, {deep(layers)}: {METHODS[method]}, {VARIANTS.get(variant, variant)}"
         members.append(_against(label, students(rows, "mt_bert", task=task, layers=layers), group))
     return members
 
@@ -100,7 +104,7 @@ def teacher_members(rows: pd.DataFrame, teachers: pd.DataFrame, margin: float) -
         same = teachers[(teachers["task"] == task) & teachers["setting"].isin(set(mine["setting"]))]
         for name, theirs in same.groupby("teachers", sort=True):
             options = {"margin": margin_points(metric, margin), "or_better": True}
-            label = f"{task}: {int(layers)} layers against {short_name(name[0])}"
+            label = f"{task}: {deep(layers)} against {short_name(name[0])}"
             members.append(_against(label, mine, theirs, **options))
     return members
 

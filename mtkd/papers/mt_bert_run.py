@@ -157,7 +157,7 @@ class Experiment:
         pooler = plan.pooler or self.pooler
         pooler += f"-{self.query_size}" if pooler == "attentive" else ""
         fresh = f"bottom-{plan.depth} of {self.teachers[plan.source].removeprefix('finished:')} + {pooler}"
-        if plan.kind == "undistilled":  # a student that no teacher had a part in
+        if plan.kind == "undistilled":  # no teacher had a part in it (but a finished one has been fine-tuned before)
             return distil.undistilled(prepared, fresh, self.student_optimisation, seed)
         models = self.set_of(plan)
         name, init = fresh, Init()

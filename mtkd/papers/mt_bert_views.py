@@ -40,13 +40,15 @@ def alignment_figure(experiment: Experiment, text: str) -> Exhibit:
     own = experiment.prepared
     others = [(name, own.of(name)) for name in experiment.teachers if not name.startswith("finished:") and "." not in name]
     tables = [(short_name(name), alignment(own, other, text)) for name, other in others if other is not own]
-    rows = max((len(table) for _, table in tables), default=1)
-    widths = [table.shape[1] for _, table in tables] or [1]
-    figure = Figure(figsize=(0.42 * sum(widths) + 1.6, 0.3 * rows + 1.6), layout="constrained")
+    if not tables:
+        return Exhibit("alignment", "tokens that overlap in the text", "All teachers cut texts into the student's tokens.")
+    rows, widths = len(tables[0][1]), [table.shape[1] for _, table in tables]
+    figure = Figure(figsize=(0.36 * sum(widths) + 1.6, 0.27 * rows + 1.6), layout="constrained")
     axes = figure.subplots(1, len(widths), squeeze=False, gridspec_kw={"width_ratios": widths})[0]
     for number, (axis, (name, table)) in enumerate(zip(axes, tables)):
         sns.heatmap(table, vmin=0, vmax=1, cmap="Blues", cbar=False, linewidths=0.5, linecolor="0.9", ax=axis,
-                    annot=table.map(lambda x: f"{x:.2g}" if x else ""), fmt="", yticklabels=True, xticklabels=True)
+                    annot=table.map(lambda x: f"{x:.2g}" if x else ""), fmt="", xticklabels=True,
+                    yticklabels=number == 0, annot_kws={"fontsize": 8})
         axis.set(xlabel=f"tokens of {name}", ylabel="tokens of the student" if number == 0 else "")
         axis.tick_params(axis="x", rotation=60)
         axis.tick_params(axis="y", rotation=0)
