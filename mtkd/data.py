@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtkd import images
-from mtkd.align import places
+from mtkd.align import Places, places
 from mtkd.errors import KitError
 from mtkd.tasks import Split
 
@@ -148,8 +148,9 @@ class ImageData:
                      torch.from_numpy(self.labels[index]))
 
 
-def encode(split: Split, tokenizer, max_length: int, fingerprint: str) -> TextData:
-    """Tokenise a split once. Texts longer than max_length tokens are cut (pairs: the longer one first)."""
+def encode(split: Split, tokenizer, max_length: int, fingerprint: str, where: Places | None = None) -> TextData:
+    """Tokenise a split once. Texts longer than max_length tokens are cut (pairs: the longer one first).
+    where: the places of its tokens, if they are known already (only a span task needs them)."""
     if not len(split):
         raise KitError("there is nothing to read: the split is empty.")
     firsts = [t[0] for t in split.inputs]
@@ -162,7 +163,7 @@ def encode(split: Split, tokenizer, max_length: int, fingerprint: str) -> TextDa
     if split.spans is not None:
         from mtkd.spans import token_targets
 
-        targets = token_targets(split, places(split, tokenizer, max_length))
+        targets = token_targets(split, where or places(split, tokenizer, max_length))
     return TextData(split.ids, flat(out["input_ids"]), flat(out["token_type_ids"]).astype(np.int8),
                     np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), split.labels,
                     tokenizer.pad_token_id or 0, fingerprint, tokenizer.padding_side == "left", targets)

@@ -116,7 +116,8 @@ class Prepared:
                 self._cache[name] = ImageData(split.ids, split.inputs, split.labels, 1 if plain else self.views.count,
                                               self.views.crop, self.views.flip, mean, std)
             else:
-                self._cache[name] = encode(split, self.tokenizer, self.max_length, self.fingerprint)
+                self._cache[name] = encode(split, self.tokenizer, self.max_length, self.fingerprint,
+                                           self.places(name) if split.spans is not None else None)
         return self._cache[name]
 
     def of(self, other: str | Model) -> Prepared:

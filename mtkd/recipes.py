@@ -5,8 +5,9 @@
            + per stage a list of terms (loss, selection, combine)
            + a predictor (one model | averaged heads | ensemble)
 
-Print one, change it with `dataclasses.replace`, store it: it is plain frozen dataclasses all the way down. How the four
-papers that are not here yet will be written in these words is spelled out, and checked, in tests/test_recipes.py.
+Print one, change it with `dataclasses.replace`, store it: it is plain frozen dataclasses all the way down. The recipes
+of later papers are in mtkd/papers/*_recipes.py; those still to come are written in these words, and checked, in
+tests/test_recipes.py.
 """
 
 from __future__ import annotations
