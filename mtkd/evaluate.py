@@ -81,6 +81,45 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, metrics: Sequence[st
     return {name: float(functions[name](predictions, labels)) for name in metrics}
 
 
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray, groups: Sequence) -> float:
+    """How well the right items of each group are ranked on top: the mean over groups of the average precision, 0..1.
+
+    A group (a question) is ranked by score, highest first. Its average precision is the mean, over its right items, of the
+    share of right items among those ranked at least as high: items with equal scores share a rank, so that their order in
+    the data does not matter (as in scikit-learn's average_precision_score). Groups without a right item have no average
+    precision and do not count.
+
+    Args:
+        scores: [n] any finite numbers; labels: [n] 0 or 1; groups: [n] the group of every item, in any order.
+
+    Raises:
+        KitError: shapes that differ, a score that is not finite, labels other than 0 and 1, no right item at all.
+
+    One question with its right items on ranks 1 and 3, (1/1 + 2/3) / 2, and one with its right item on rank 2, 1/2:
+
+    >>> mean_average_precision([9, 8, 7, 1, 5], [1, 0, 1, 1, 0], ["a", "a", "a", "b", "b"])
+    0.6666666666666666
+    """
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if scores.ndim != 1 or labels.shape != scores.shape or len(groups) != len(scores):
+        raise KitError(f"A ranking needs scores [n], labels [n] and groups [n], not {list(scores.shape)}, "
+                       f"{list(labels.shape)} and {len(groups)} groups.")
+    if not np.isfinite(scores).all():
+        raise KitError("Some scores are not finite numbers: the model has diverged (try a smaller learning rate).")
+    if not np.isin(labels, (0, 1)).all():
+        raise KitError("A ranking needs labels 0 (wrong) and 1 (right), and some are neither.")
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    found = []
+    for own in np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1]) if len(group) else ():
+        right = scores[own][labels[own] == 1]
+        if len(right):
+            ahead = np.array([(right >= s).sum() / (scores[own] >= s).sum() for s in right])
+            found.append(ahead.mean())
+    if not found:
+        raise KitError("No group has a right item, so there is no ranking to score.")
+    return float(np.mean(found))
+
+
 def agreement(logits: np.ndarray) -> np.ndarray:
     """How often each two of T teachers predict the same class: logits [T, n, C] to fractions [T, T], 1 on the diagonal.
 
