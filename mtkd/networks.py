@@ -38,7 +38,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(SCORES, eager_mask)
 class Outputs:
     """What a network returns. logits [B, C], or [B, L, C] in a span task; hidden: layers + 1 times [B, L, d] (0 is the
     embedding output); attention: per layer [B, h, L, L] scores before the softmax; heads [B, T, C] where a network has
-    several: one per teacher of a co-finetuned set."""
+    several: one per teacher of a co-finetuned set, or a student's soft heads (mtkd/heads.py)."""
 
     logits: Tensor
     hidden: tuple[Tensor, ...] | None = None
@@ -63,6 +63,8 @@ def encode(hf: transformers.PreTrainedModel, inputs: dict[str, Tensor], want: fr
 
 
 def layer_shape(config: transformers.PretrainedConfig) -> dict[str, int]:
+    if not getattr(config, "num_attention_heads", 0):
+        return {}  # a Bi-LSTM: no layers to match
     return {"layers": config.num_hidden_layers, "width": config.hidden_size, "heads": config.num_attention_heads}
 
 

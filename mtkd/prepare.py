@@ -17,12 +17,13 @@ import transformers
 from mtkd import align, hub, images
 from mtkd.data import ImageData, TextData, encode
 from mtkd.errors import KitError
-from mtkd.models import root, tokenizer_kind
+from mtkd.models import root, tokenizer_kind, vocabulary_size
 from mtkd.store import Store
 from mtkd.tasks import Split, Task
 from mtkd.vocabulary import scratch_tokenizer, special_ids
 
 if TYPE_CHECKING:
+    from mtkd.pool import Pool, StreamedData
     from mtkd.teachers import Model
 
 
@@ -55,7 +56,8 @@ class Views:
 
 @dataclass
 class Prepared:
-    """A task, a store and a tokeniser. `data(name)` gives a tokenised split, "augmented" and "augmented/1" included."""
+    """A task, a store and a tokeniser. `data(name)` gives a tokenised split, "augmented", "augmented/1" and the pools that
+    mtkd.pool.attach has added included."""
 
     task: Task
     store: Store
@@ -64,7 +66,8 @@ class Prepared:
     views: Views = Views()
     augmentation: Augmentation = Augmentation()
     vocab_size: int = 4000
-    parent: Prepared | None = field(default=None, repr=False)  # whose augmented texts these tokenised splits are of
+    parent: Prepared | None = field(default=None, repr=False)  # whose augmented texts and pools these tokenised splits are of
+    pools: dict[str, Pool] = field(default_factory=dict, repr=False)
     _cache: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -95,6 +98,8 @@ class Prepared:
     def spec(self, name: str) -> dict:
         """What the data of a split is, for the store's keys. Augmentation counts only where it is used."""
         found = {"task": self.task.fingerprint, "input": self.fingerprint, "split": name}
+        if pool := self.pool(name):
+            return found | {"split": "pool"} | pool.spec()
         if name.startswith("augmented") and self.augmentation.factor:
             found["augmentation"] = asdict(self.augmentation) | ({"of": self.parent.fingerprint} if self.parent else {})
         elif self.task.kind == "image" and name not in ("validation", "test"):
@@ -107,7 +112,16 @@ class Prepared:
             return split
         return f"augmented/{run}" if self.augmentation.factor else "train"
 
-    def data(self, name: str) -> TextData | ImageData:
+    def pool(self, name: str) -> Pool | None:
+        """The pool of that name, which is shared by all tokenisers of a task; None where the name is a split's."""
+        return self.pools.get(name) or (self.parent.pool(name) if self.parent is not None else None)
+
+    def data(self, name: str) -> TextData | ImageData | StreamedData:
+        if pool := self.pool(name):
+            key = ("pool", *pool.spec().values())
+            if key not in self._cache:
+                self._cache[key] = pool.data(self)
+            return self._cache[key]
         if name not in self._cache:
             split = self.texts(name)
             if self.task.kind == "image":
@@ -145,6 +159,15 @@ class Prepared:
         found.parent = self.parent or self
         return found
 
+    def with_task(self, task: Task) -> Prepared:
+        """Another task read by the same tokeniser at the same length, so that a student of this one can go on with it."""
+        if self.tokenizer is None:
+            raise KitError(f"{self.task.name} holds images: there is no tokeniser to share with {task.name}.")
+        if task.kind == "image":
+            raise KitError(f"the task {task.name} holds images, which a tokeniser cannot read.")
+        return Prepared(task, self.store, self.tokenizer, self.max_length, augmentation=self.augmentation,
+                        vocab_size=self.vocab_size)
+
     def places(self, name: str) -> align.Places:
         """Where the tokens of a split come from in its texts, for alignment and for span tasks."""
         if ("places", name) not in self._cache:
@@ -152,7 +175,9 @@ class Prepared:
         return self._cache["places", name]
 
     def texts(self, name: str) -> Split:
-        """A split before tokenising."""
+        """A split before tokenising. KitError for a pool, which is never in memory as a whole."""
+        if self.pool(name):
+            raise KitError(f"{name!r} is a pool, which is read shard by shard: its texts cannot be had at once.")
         if self.parent is not None:
             return self.parent.texts(name)
         return self._augmented(int(name.split("/")[1])) if name.startswith("augmented/") else self._split(name)
@@ -188,7 +213,8 @@ def prepare(task: Task, model: str, *, store: Store | None = None, max_length: i
     """Make a task ready for `model` and everything that shares its tokeniser.
 
     A scratch model gets a tokeniser of its family's kind, of `vocab` entries learned from the task's training text
-    (embedding tables of 30k rows dominate tiny models); a checkpoint brings its own. Raises KitError where text meets a
+    (embedding tables of 30k rows dominate tiny models), a Bi-LSTM one of as many words as its name says; a checkpoint brings
+    its own. Raises KitError where text meets a
     ResNet or images meet an encoder, or the checkpoint cannot be found.
     """
     from mtkd.models import ALIASES, RESNET
@@ -201,7 +227,7 @@ def prepare(task: Task, model: str, *, store: Store | None = None, max_length: i
         return Prepared(task, store, views=views)
     source = root(model)
     if source is None:
-        tokenizer = scratch_tokenizer(task, vocab, store, tokenizer_kind(model))
+        tokenizer = scratch_tokenizer(task, vocabulary_size(model, vocab), store, tokenizer_kind(model))
     else:
         place = hub.find(source, "model")
         try:

@@ -8,6 +8,7 @@
     albert       Unigram, spaces as U+2581    [CLS] A [SEP]            [CLS] A [SEP] B [SEP]            no
     deberta-v3   Unigram, spaces as U+2581    [CLS] A [SEP]            [CLS] A [SEP] B [SEP]            yes
     xlnet        Unigram, spaces as U+2581    A <sep> <cls>            A <sep> B <sep> <cls>            yes; padded on the left
+    words        whole words, others [UNK]    A [SEP]                  A [SEP] B [SEP]                  no; for the Bi-LSTM
 
 DistilBERT and ELECTRA share BERT's. Vocabularies of a few thousand entries are right for tiny models: a table of 30k rows
 would be most of their parameters. Everything here is deterministic between processes, since the fingerprint of a
@@ -40,6 +41,7 @@ SPECIAL = {
     "deberta-v3": {name: f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")},
     "xlnet": {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "cls": "<cls>", "sep": "<sep>", "pad": "<pad>", "mask": "<mask>",
               "eod": "<eod>", "eop": "<eop>"},
+    "words": {name: f"[{name.upper()}]" for name in ("pad", "unk", "sep")},
 }
 LONGEST_PIECE = 12  # characters; longer words are made of pieces
 SEED_WORDS = 50_000  # the most frequent ones, whose substrings are the candidates
@@ -180,8 +182,21 @@ def as_sentencepiece(kind: str, cls: type) -> Callable:
     return learn
 
 
+def as_words(texts: list[str], vocab: int):
+    """The most frequent words, lower-cased and cut at blanks and punctuation; ties in alphabetical order."""
+    blank = Tokenizer(models.WordLevel({}, unk_token="[UNK]"))
+    blank.normalizer, blank.pre_tokenizer = tokenizers.normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(w for t in texts for w, _ in blank.pre_tokenizer.pre_tokenize_str(blank.normalizer.normalize_str(t)))
+    special = list(SPECIAL["words"].values())
+    kept = sorted(counts, key=lambda w: (-counts[w], w))[:max(vocab - len(special), 0)]
+    blank.model = models.WordLevel({w: i for i, w in enumerate([*special, *kept])}, unk_token="[UNK]")
+    blank.post_processor = processors.TemplateProcessing(
+        single="$A:0 [SEP]:0", pair="$A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=[("[SEP]", special.index("[SEP]"))])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=blank, **named("words"))
+
+
 LEARN: dict[str, Callable] = {
-    "bert": as_bert, "mpnet": as_mpnet, "roberta": as_roberta, "deberta": as_deberta,
+    "words": as_words, "bert": as_bert, "mpnet": as_mpnet, "roberta": as_roberta, "deberta": as_deberta,
     "albert": as_sentencepiece("albert", transformers.AlbertTokenizer),
     "deberta-v3": as_sentencepiece("deberta-v3", transformers.DebertaV2Tokenizer),
     "xlnet": as_sentencepiece("xlnet", transformers.XLNetTokenizer),
