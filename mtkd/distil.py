@@ -19,14 +19,15 @@ from pathlib import Path
 
 import torch
 
-from mtkd import models, outputs, spans, terms, train
+from mtkd import episodes, models, outputs, spans, terms, train
 from mtkd.errors import KitError
 from mtkd.evaluate import compute_metrics
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
 from mtkd.recipes import Optimisation, Recipe, Stage, plain, stage_spec
+from mtkd.representation import represent
 from mtkd.selection import Selection
-from mtkd.store import tensors_save
+from mtkd.store import tensors_load, tensors_save
 from mtkd.teachers import Model, gather, logits_of
 
 
@@ -65,8 +66,7 @@ def distill(prepared: Prepared, teachers: Sequence[Model], student: str, recipe:
         raise KitError(f"the recipe '{recipe.name}' asks for the predictor '{recipe.predictor}'; this version has one_model.")
     for stage in recipe.stages:  # every cross is checked before the first hour is spent (see also train_stage)
         recipe.members(stage, len(teachers))
-        if stage.learns != "student":
-            raise KitError(f"stage '{stage.name}' learns '{stage.learns}', which no recipe of this version uses.")
+        episodes.check(stage, prepared.task)
         if stage.reset:
             raise KitError(f"stage '{stage.name}' resets {', '.join(stage.reset)}, which no recipe of this version uses.")
     for number in range(len(recipe.stages)):
@@ -106,7 +106,13 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     torch.manual_seed(seed)  # projections of the terms are drawn here
     modules, needs, want = terms.prepare_stage(stage, setting)
     said = gather(prepared, teachers, recipe, stage, split, needs, device) if teachers else None
+    names = [t.key for t in teachers]
+    take_over(stage, start, names)
     fit_selections(prepared, teachers, stage)
+    learner = None
+    if (term := episodes.check(stage, task)) is not None:
+        module = modules[stage.terms.index(term)]
+        learner = episodes.Learner(stage, term, module, said, data, prepared.data("validation"), device)
     scored = []  # validation logits after every epoch
 
     def validate(candidate) -> float:
@@ -116,7 +122,7 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     measured = any(t.loss in terms.HEAD for t in stage.terms)  # an inner stage leaves the head untrained
     with Meter(device) as meter:
         history = train.fit(network, data, stage, modules, said, want=want, seed=seed, device=device,
-                            validate=validate if measured else None, label=f"{name} {stage.name}")
+                            validate=validate if measured else None, label=f"{name} {stage.name}", learner=learner)
         meter.count(history.samples)
     found = {}
     if measured:
@@ -127,11 +133,14 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
             tensors_save(folder / f"logits-{part}.safetensors",
                          {"logits": logits, "ids": outputs.ids_tensor(prepared.data(part).ids)})
     network.to("cpu").save(folder, prepared.tokenizer)
+    learned = {}
     for number, term in enumerate(stage.terms):
         if term.selection is not None and (state := term.selection.state()):
             tensors_save(folder / f"selection-{number}.safetensors", state)
+            learned[str(number)] = term.selection.spec(names)
     return {**meter.record(), "parameters": models.count_parameters(network), "shape": network.shape,
-            "input": prepared.fingerprint, "history": history.summary(), "metrics": found}
+            "input": prepared.fingerprint, "history": history.summary(), "metrics": found,
+            **({"selections": learned} if learned else {})}
 
 
 def fresh(prepared: Prepared, name: str, seed: int, init: Init = Init()):
@@ -149,6 +158,22 @@ def fresh(prepared: Prepared, name: str, seed: int, init: Init = Init()):
     return network
 
 
+def take_over(stage: Stage, start: Model | None, names: list[str]) -> None:
+    """Hand what the selections of the stage before have learned (selection-<n>.safetensors in its folder) to those of the
+    same kind here that go on from it. KitError where it was learned of other teachers or inputs."""
+    stored = start.info.get("selections", {}) if start else {}
+    for selection in {id(t.selection): t.selection for t in stage.terms if t.selection is not None}.values():
+        if type(selection).load is Selection.load:
+            continue
+        own = selection.spec(names)
+        for number, before in stored.items():
+            if before["selection"] == own["selection"]:
+                if differs := [k for k in ("teachers", "encoder", "standardise") if before.get(k) != own.get(k)]:
+                    raise KitError(f"stage '{stage.name}' goes on with the {own['selection']} of the stage before, which had "
+                                   f"other {' and '.join(differs)}.")
+                selection.load(tensors_load(start.folder / f"selection-{number}.safetensors"))
+
+
 def fit_selections(prepared: Prepared, teachers: Sequence[Model], stage: Stage) -> None:
     """Show the selections that want to learn what their teachers say on a split, with its labels: the validation split, or
     the one that a selection names as its `fit_split`. Warns where that is the test split. Who is no member stays zero."""
@@ -161,7 +186,8 @@ def fit_selections(prepared: Prepared, teachers: Sequence[Model], stage: Stage) 
         said = {t: logits_of(prepared, teachers[t], split) for t in selection.members(len(teachers))}
         blank = torch.zeros_like(next(iter(said.values())))
         logits = torch.stack([said.get(t, blank) for t in range(len(teachers))], dim=1)                       # [n, T, C]
-        selection.fit(outputs.TeacherBatch(logits), torch.from_numpy(prepared.data(split).labels))
+        features = represent(prepared, selection.encoder, split) if "features" in selection.needs else None
+        selection.fit(outputs.TeacherBatch(logits, features=features), torch.from_numpy(prepared.data(split).labels))
 
 
 def metrics(prepared: Prepared, split: str, logits: torch.Tensor) -> dict[str, float]:

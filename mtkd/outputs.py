@@ -39,12 +39,14 @@ class Needs:
 @dataclass
 class TeacherBatch:
     """logits [B, T, C], or [B, L, T, C] in a span task; hidden[t][layer] [B, L, d]; attention[t][layer] [B, h, L, L]; only
-    what was asked for. seen[t] [B, L]: student tokens that teacher t has a counterpart of (absent: all of them)."""
+    what was asked for. seen[t] [B, L]: student tokens that teacher t has a counterpart of (absent: all of them). features
+    [B, d]: what the samples are, by an encoder that is no teacher (mtkd/representation.py), for selections that look at it."""
 
     logits: Tensor
     hidden: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     attention: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     seen: dict[int, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
 
 
 @dataclass
@@ -141,17 +143,17 @@ def pair_rows(pair_offsets: np.ndarray, lengths: np.ndarray, batch: Batch) -> tu
 class StoredOutputs:
     """Outputs of T teachers read from tables made beforehand.
 
-    logits [rows, T, C] in the data's row order; states: per teacher position its packed inner states.
+    logits [rows, T, C] in the data's row order; states: per teacher position its packed inner states; features [samples, d].
     """
 
     def __init__(self, data: TextData | ImageData, logits: Tensor, states: dict[int, Packed] | None = None,
-                 seen: Tensor | None = None):
+                 seen: Tensor | None = None, features: Tensor | None = None):
         self.per_token = getattr(data, "targets", None) is not None
         rows = int(data.offsets[-1]) if self.per_token else len(data.row_ids)
         if logits.shape[0] != rows:
             unit = "tokens" if self.per_token else "samples and views"
             raise KitError(f"teacher outputs have {logits.shape[0]} rows for {rows} {unit}.")
-        self.data, self.logits, self.states, self.seen = data, logits, states or {}, seen
+        self.data, self.logits, self.states, self.seen, self.features = data, logits, states or {}, seen, features
         for packed in self.states.values():
             if packed.tokenizer != data.tokenizer:
                 raise KitError("a teacher's hidden states were made with another tokeniser than the student's; align them "
@@ -168,6 +170,8 @@ class StoredOutputs:
                 found.seen = dict(enumerate(self.padded(self.seen, batch).to(device).unbind(-1)))
         else:
             found = TeacherBatch(self.logits[batch.rows].to(device))
+        if self.features is not None:
+            found.features = self.features[batch.rows].to(device)
         for t, packed in self.states.items():
             if packed.hidden is not None:
                 dense = self.padded(packed.hidden, batch)                                        # [B, L, layers, d]

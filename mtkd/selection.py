@@ -41,12 +41,16 @@ class Selection:
     def fit(self, teachers: TeacherBatch, labels: Tensor) -> None:
         """Look at the teachers' logits [n, T, C] on the whole validation split, before the stage. Default: nothing to learn."""
 
-    def update(self, reward: Tensor) -> None:
-        """Called after every step with the per-unit training loss of the student, negated. Default: nothing."""
+    def update(self, state: Tensor, actions: Tensor, reward: Tensor) -> None:
+        """Learn from rewards [B] for what was chosen [B, k] in the states [B, D]; called in stages that learn a selection
+        (mtkd/episodes.py). Default: nothing to learn."""
 
     def state(self) -> dict[str, Tensor]:
         """What has been learned, saved beside the student. Default: nothing."""
         return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from the `state` of the same selection in the stage before. Default: every stage learns for itself."""
 
     def spec(self, names: list[str]) -> dict:
         """A JSON-able description in which teachers go by artifact name, so that positions do not matter. Fields whose

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from tqdm import tqdm
 from mtkd.data import ImageData, TextData, plan
 from mtkd.errors import KitError
 from mtkd.recipes import Optimisation, Stage
-from mtkd.selection import Selection
+
+if TYPE_CHECKING:
+    from mtkd.episodes import Learner
 
 CHECK_EVERY = 50  # steps between looks at the loss on an accelerator, where each look waits for the device
 
@@ -42,13 +45,14 @@ class History:
     best_epoch: int = 0
     steps: int = 0
     samples: int = 0
+    policy: dict = field(default_factory=dict)  # mtkd.episodes.Curves, where the stage learns a policy
 
     def summary(self) -> dict:
         """First and last loss (mean over the first and last tenth of the steps) per term; small enough to store."""
         part = max(1, self.steps // 10)
         ends = {k: [float(np.mean(v[:part])), float(np.mean(v[-part:]))] for k, v in self.losses.items() if v}
         return {"losses": ends, "validation": self.validation, "best_epoch": self.best_epoch, "steps": self.steps,
-                "samples": self.samples}
+                "samples": self.samples, **({"policy": self.policy} if self.policy else {})}
 
 
 def learning_rate(opt: Optimisation, step: int, total: int) -> float:
@@ -94,14 +98,17 @@ def autocast(device: torch.device):
 def fit(
     network: nn.Module, data: TextData | ImageData, stage: Stage, modules: nn.ModuleList, teachers=None, *,
     want: frozenset[str] = frozenset(), seed: int, device: torch.device, validate: Callable[[nn.Module], float] | None = None,
-    label: str = "",
+    label: str = "", learner: Learner | None = None,
 ) -> History:
     """Train `network` in place on one stage and leave it in eval mode with the weights that `keep` asks for.
 
     modules: one per term of the stage (mtkd.terms.prepare_stage); teachers: StoredOutputs or LiveOutputs, or None;
-    want: inner states the student must show; validate(network) -> score, larger is better, called after each epoch.
+    want: inner states the student must show; validate(network) -> score, larger is better, called after each epoch;
+    learner: trains the stage's policy, where the stage learns one (mtkd/episodes.py).
     Raises KitError at a loss that is not a number, with the step.
     """
+    if (learner is None) != (stage.learns == "student"):
+        raise KitError(f"stage '{stage.name}' learns '{stage.learns}': a learner is for the stages that train a policy.")
     opt = stage.optimisation
     seed_everything(seed)
     rng, policy_rng = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
@@ -122,6 +129,12 @@ def fit(
         for index in plan(data, opt.batch_size, rng):
             batch = data.batch(index, epoch).to(device)
             said = None if teachers is None else teachers.batch(batch)
+            if learner is not None and learner.takes(history.steps):
+                learner.learn(network, batch, said, policy_rng)
+                history.steps += 1
+                history.samples += len(index)
+                bar.update()
+                continue
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(opt, history.steps, total)
             with cast:
@@ -137,16 +150,20 @@ def fit(
                 mean = batch_mean(units, batch.unit_mask)
                 loss = loss + term.weight * mean
                 traces[name].append(mean.detach())
-                if term.selection is not None and type(term.selection).update is not Selection.update:
-                    term.selection.update(-units.detach())
+                if learner is not None and term.selection is learner.policy:
+                    learner.remember(index, weights)
             step(loss, optimiser, trained, opt.clip, scaler)
+            if learner is not None:
+                learner.after_step(network)
             history.steps += 1
             history.samples += len(index)
             if device.type == "cpu" or history.steps % CHECK_EVERY == 0:
                 check_finite(traces, history.steps, stage.name, 1 if device.type == "cpu" else CHECK_EVERY)
             bar.update()
         check_finite(traces, history.steps, stage.name, CHECK_EVERY)
-        if validate is not None:
+        if learner is not None:
+            learner.end_epoch(network)
+        if validate is not None and (epoch == 0 or stage.learns != "selection"):  # a fixed student is validated once
             history.validation.append(float(validate(network)))
             if history.validation[-1] > max(history.validation[:-1], default=-math.inf):
                 history.best_epoch = epoch
@@ -159,6 +176,8 @@ def fit(
     if best is not None and history.best_epoch < len(history.validation) - 1:
         network.load_state_dict(best)
     network.eval()
+    if learner is not None:
+        history.policy = learner.summary()
     history.losses = {k: torch.stack(v).float().cpu().tolist() for k, v in traces.items() if v}
     return history
 
