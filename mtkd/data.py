@@ -7,8 +7,9 @@ samples in the table of teacher outputs, which is what keeps stored logits align
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from mtkd import images
 from mtkd.align import Places, places
 from mtkd.errors import KitError
 from mtkd.tasks import Split
+
+if TYPE_CHECKING:
+    from mtkd.pool import StreamedData
 
 
 @dataclass
@@ -169,19 +173,29 @@ def encode(split: Split, tokenizer, max_length: int, fingerprint: str, where: Pl
                     tokenizer.pad_token_id or 0, fingerprint, tokenizer.padding_side == "left", targets)
 
 
-def plan(data: TextData | JointData | ImageData, batch_size: int, rng: np.random.Generator | None) -> list[np.ndarray]:
+def plan(data: TextData | JointData | ImageData | StreamedData, batch_size: int,
+         rng: np.random.Generator | None) -> Iterable[np.ndarray]:
     """The batches of one epoch as index arrays. Without rng: in order of length (text) or of storage (images).
 
     With rng, texts are shuffled, cut into windows of 32 batches, sorted by length within a window, and the batches are
-    shuffled again: random enough to train on, and most of the padding is gone.
+    shuffled again: random enough to train on, and most of the padding is gone. A pool plans one part after the other.
     """
     n = len(data)
     if n == 0:
         raise KitError("there is nothing to train on: the split is empty.")
+    if hasattr(data, "plan"):
+        return data.plan(batch_size, rng)
     order = np.arange(n) if rng is None else rng.permutation(n)
-    if not isinstance(data, ImageData):
-        window = n if rng is None else 32 * batch_size
-        order = np.concatenate([part[np.argsort(data.lengths[part], kind="stable")]
+    return arrange(order, None if isinstance(data, ImageData) else data.lengths, batch_size, rng)
+
+
+def arrange(order: np.ndarray, lengths: np.ndarray | None, batch_size: int, rng: np.random.Generator | None
+            ) -> list[np.ndarray]:
+    """The rows of `order` as batches; where there are lengths (by row), sorted by them within windows (see `plan`)."""
+    n = len(order)
+    if lengths is not None:
+        window = max(n, 1) if rng is None else 32 * batch_size
+        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")]
                                 for part in np.split(order, range(window, n, window))])
     batches = np.split(order, range(batch_size, n, batch_size))
     if rng is not None:
@@ -189,8 +203,8 @@ def plan(data: TextData | JointData | ImageData, batch_size: int, rng: np.random
     return batches
 
 
-def iterate(data: TextData | JointData | ImageData, batch_size: int, rng: np.random.Generator | None = None, view: int = 0,
-            device: torch.device | None = None) -> Iterator[Batch]:
+def iterate(data: TextData | JointData | ImageData | StreamedData, batch_size: int, rng: np.random.Generator | None = None,
+            view: int = 0, device: torch.device | None = None) -> Iterator[Batch]:
     for index in plan(data, batch_size, rng):
         batch = data.batch(index, view)
         yield batch if device is None else batch.to(device)

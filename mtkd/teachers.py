@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mtkd import align, models, outputs, train
+from mtkd import align, models, outputs, poolscores, train
 from mtkd.errors import KitError
+from mtkd.files import file_hash
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
 from mtkd.recipes import Recipe, Stage
-from mtkd.representation import represent
 from mtkd.store import tensors_load, tensors_save
 from mtkd.terms import LOGIT
 
@@ -65,6 +65,8 @@ def gather(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage:
         return None
     heard = {t for term in stage.terms if term.selection and (term.loss in LOGIT or "logits" in term.selection.needs)
              for t in term.selection.members(len(teachers))}
+    if prepared.pool(split):
+        return gather_streamed(prepared, teachers, recipe, stage, split, needs, heard, device)
     tables = {t: logits_of(prepared, teachers[t], split) for t in sorted(heard)}
     per_token = prepared.task.kind == "span"
     rows = int(data.offsets[-1]) if per_token else len(data.row_ids)
@@ -76,24 +78,33 @@ def gather(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage:
         everything = torch.ones(rows, dtype=torch.bool)
         seen = torch.stack([align.seen(m) if (m := alignment(prepared, t, split)) is not None else everything
                             for t in teachers], dim=1)                                             # [tokens, T]
-    features = features_of(prepared, stage, split)
     small = all(outputs.packed_bytes(data, n, teachers[t].shape) <= STATES_BUDGET for t, n in needs.items())
     if small:
         states = {t: states_of(prepared, teachers[t], split, n) for t, n in needs.items()}
-        return outputs.StoredOutputs(data, logits, states, seen, features)
+        return outputs.StoredOutputs(data, logits, states, seen)
     networks = [teachers[t].network() if t in needs else None for t in range(len(teachers))]
     others = {t: outputs.Other(prepared.of(teachers[t]).data(split), matrix) for t in needs
               if (matrix := alignment(prepared, teachers[t], split)) is not None}
-    return outputs.LiveOutputs(networks, needs, device, outputs.StoredOutputs(data, logits, None, seen, features),
-                               data, others)
+    return outputs.LiveOutputs(networks, needs, device, outputs.StoredOutputs(data, logits, None, seen), data, others)
 
 
-def features_of(prepared: Prepared, stage: Stage, split: str) -> torch.Tensor | None:
-    """R(x) [n, d] of a split for the selections of a stage that look at it, by the encoder they name; None where none does."""
-    encoders = {t.selection.encoder for t in stage.terms if t.selection is not None and "features" in t.selection.needs}
-    if len(encoders) > 1:
-        raise KitError(f"stage '{stage.name}' has selections with the encoders {sorted(encoders)}; a stage has one.")
-    return represent(prepared, encoders.pop(), split) if encoders else None
+def gather_streamed(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage: Stage, split: str,
+                    needs: dict[int, outputs.Needs], heard: set[int], device: torch.device):
+    """`gather` for a pool: logits are read shard by shard, inner states come from teachers that run along."""
+    data, kind = prepared.data(split), getattr(recipe.teachers, "control", None)
+    if any(t.selection is not None and "features" in t.selection.needs for t in stage.terms):
+        raise KitError(f"stage '{stage.name}' learns whom to follow from features of every sample, which a pool does not keep: "
+                       "follow the teachers with fixed weights there.")
+    for t in needs:
+        if prepared.of(teachers[t]) is not prepared:
+            raise KitError(f"the teacher {teachers[t].name} has another tokeniser than the student: on a pool only its logits "
+                           "can be matched.")
+    files = [poolscores.score(prepared, m, split).files if t in heard else None for t, m in enumerate(teachers)]
+    logits = poolscores.StreamedOutputs(data, files, prepared.task.outputs, lambda said: control(said, kind))
+    if not needs:
+        return logits
+    networks = [teachers[t].network() if t in needs else None for t in range(len(teachers))]
+    return outputs.LiveOutputs(networks, needs, device, logits, data)
 
 
 def alignment(prepared: Prepared, teacher: Model, split: str):
@@ -121,6 +132,8 @@ def control(logits: torch.Tensor, kind: str | None) -> torch.Tensor:
 def logits_of(prepared: Prepared, teacher: Model, split: str) -> torch.Tensor:
     """A teacher's logits [rows, C] on a split: scored once, stored by sample id, read aligned to this split's rows. In a
     span task [tokens, C] on the tokens of `prepared`, each the mean of the teacher's overlapping tokens."""
+    if prepared.pool(split):
+        raise KitError(f"{split!r} is a pool, which is read shard by shard: its logits cannot be had at once.")
     path = score(prepared, teacher, split).folder / "logits.safetensors"
     if prepared.task.kind != "span":
         return _read_logits(path, tuple(prepared.data(split).row_ids))
@@ -134,7 +147,10 @@ def _read_logits(path: Path, row_ids: tuple[str, ...]) -> torch.Tensor:
 
 
 def score(prepared: Prepared, teacher: Model, split: str):
-    """The artifact of one teacher's logits on one split, on its own tokens; its info holds the seconds it took."""
+    """The artifact of one teacher's logits on one split (of a pool, its shards' artifacts), on its own tokens; its info holds
+    the seconds it took."""
+    if prepared.pool(split):
+        return poolscores.score(prepared, teacher, split)
     own = prepared.of(teacher)
 
     def make(folder: Path) -> dict:
@@ -213,7 +229,7 @@ def teacher_from_table(path: str | Path) -> Model:
     path = Path(path)
     if not path.is_file():
         raise KitError(f"there is no table of logits at {path}.")
-    return Model(path.parent, path.name, hashlib.sha256(path.read_bytes()).hexdigest(), {"table": str(path), "shape": {}})
+    return Model(path.parent, path.name, file_hash(path), {"table": str(path), "shape": {}})
 
 
 def read_table(path: Path, classes: tuple[str, ...]) -> tuple[list[str], torch.Tensor]:
