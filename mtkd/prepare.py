@@ -17,7 +17,7 @@ import transformers
 from mtkd import align, hub, images
 from mtkd.data import ImageData, TextData, encode
 from mtkd.errors import KitError
-from mtkd.models import root, tokenizer_kind
+from mtkd.models import root, tokenizer_kind, vocabulary_size
 from mtkd.store import Store
 from mtkd.tasks import Split, Task
 from mtkd.vocabulary import scratch_tokenizer, special_ids
@@ -159,6 +159,15 @@ class Prepared:
         found.parent = self.parent or self
         return found
 
+    def with_task(self, task: Task) -> Prepared:
+        """Another task read by the same tokeniser at the same length, so that a student of this one can go on with it."""
+        if self.tokenizer is None:
+            raise KitError(f"{self.task.name} holds images: there is no tokeniser to share with {task.name}.")
+        if task.kind == "image":
+            raise KitError(f"the task {task.name} holds images, which a tokeniser cannot read.")
+        return Prepared(task, self.store, self.tokenizer, self.max_length, augmentation=self.augmentation,
+                        vocab_size=self.vocab_size)
+
     def places(self, name: str) -> align.Places:
         """Where the tokens of a split come from in its texts, for alignment and for span tasks."""
         if ("places", name) not in self._cache:
@@ -204,8 +213,8 @@ def prepare(task: Task, model: str, *, store: Store | None = None, max_length: i
     """Make a task ready for `model` and everything that shares its tokeniser.
 
     A scratch model gets a tokeniser of its family's kind, of `vocab` entries learned from the task's training text
-    (embedding tables of 30k rows dominate tiny models); a checkpoint brings its own. Raises KitError where text meets a
-    ResNet or images meet an encoder, or the checkpoint cannot be found.
+    (embedding tables of 30k rows dominate tiny models), a Bi-LSTM one of as many words as its name says; a checkpoint brings
+    its own. Raises KitError where text meets a ResNet or images meet an encoder, or the checkpoint cannot be found.
     """
     from mtkd.models import ALIASES, RESNET
 
@@ -217,7 +226,7 @@ def prepare(task: Task, model: str, *, store: Store | None = None, max_length: i
         return Prepared(task, store, views=views)
     source = root(model)
     if source is None:
-        tokenizer = scratch_tokenizer(task, vocab, store, tokenizer_kind(model))
+        tokenizer = scratch_tokenizer(task, vocabulary_size(model, vocab), store, tokenizer_kind(model))
     else:
         place = hub.find(source, "model")
         try:

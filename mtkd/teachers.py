@@ -17,6 +17,7 @@ from mtkd.files import file_hash
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
 from mtkd.recipes import Recipe, Stage
+from mtkd.representation import represent
 from mtkd.store import tensors_load, tensors_save
 from mtkd.terms import LOGIT
 
@@ -78,14 +79,24 @@ def gather(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage:
         everything = torch.ones(rows, dtype=torch.bool)
         seen = torch.stack([align.seen(m) if (m := alignment(prepared, t, split)) is not None else everything
                             for t in teachers], dim=1)                                             # [tokens, T]
+    features = features_of(prepared, stage, split)
     small = all(outputs.packed_bytes(data, n, teachers[t].shape) <= STATES_BUDGET for t, n in needs.items())
     if small:
         states = {t: states_of(prepared, teachers[t], split, n) for t, n in needs.items()}
-        return outputs.StoredOutputs(data, logits, states, seen)
+        return outputs.StoredOutputs(data, logits, states, seen, features)
     networks = [teachers[t].network() if t in needs else None for t in range(len(teachers))]
     others = {t: outputs.Other(prepared.of(teachers[t]).data(split), matrix) for t in needs
               if (matrix := alignment(prepared, teachers[t], split)) is not None}
-    return outputs.LiveOutputs(networks, needs, device, outputs.StoredOutputs(data, logits, None, seen), data, others)
+    return outputs.LiveOutputs(networks, needs, device, outputs.StoredOutputs(data, logits, None, seen, features),
+                               data, others)
+
+
+def features_of(prepared: Prepared, stage: Stage, split: str) -> torch.Tensor | None:
+    """R(x) [n, d] of a split for the selections of a stage that look at it, by the encoder they name; None where none does."""
+    encoders = {t.selection.encoder for t in stage.terms if t.selection is not None and "features" in t.selection.needs}
+    if len(encoders) > 1:
+        raise KitError(f"stage '{stage.name}' has selections with the encoders {sorted(encoders)}; a stage has one.")
+    return represent(prepared, encoders.pop(), split) if encoders else None
 
 
 def gather_streamed(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage: Stage, split: str,
