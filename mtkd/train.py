@@ -159,8 +159,11 @@ def fit(
             history.samples += len(index)
             if device.type == "cpu" or history.steps % CHECK_EVERY == 0:
                 check_finite(traces, history.steps, stage.name, 1 if device.type == "cpu" else CHECK_EVERY)
+            if history.steps % CHECK_EVERY == 0:
+                settle(traces, history)
             bar.update()
         check_finite(traces, history.steps, stage.name, CHECK_EVERY)
+        settle(traces, history)
         if learner is not None:
             learner.end_epoch(network)
         if validate is not None and (epoch == 0 or stage.learns != "selection"):  # a fixed student is validated once
@@ -178,8 +181,15 @@ def fit(
     network.eval()
     if learner is not None:
         history.policy = learner.summary()
-    history.losses = {k: torch.stack(v).float().cpu().tolist() for k, v in traces.items() if v}
     return history
+
+
+def settle(traces: dict[str, list[Tensor]], history: History) -> None:
+    """Move losses from tensors to plain numbers, a hundredth of their size: a big pool has many steps."""
+    for name, values in traces.items():
+        if values:
+            history.losses.setdefault(name, []).extend(torch.stack(values).float().cpu().tolist())
+            values.clear()
 
 
 def batch_mean(units: Tensor, mask: Tensor | None) -> Tensor:
