@@ -48,8 +48,9 @@ def score(logit: Tensor, actions: Tensor, gradient: str = "log", empty: str = "c
     d pi(a) / d logit = (2 a - 1) p (1 - p), what Eq. 8 prints, which is not the slope of the expected reward.
     empty (with "log" only): samples that follow nobody are left out of the update, always. "conditional" then takes the
     policy for what it is, a choice among the selections that follow somebody, pi(a) / (1 - pi(nobody)), and the score is
-    a - p / (1 - pi(nobody)). "masked" changes nothing else: then the expected update is that of a game in which following
-    nobody pays exactly the baseline, and wherever rewards are worse than that, nobody is what is learned.
+    a - p / (1 - pi(nobody)). "masked" changes nothing else, and its expected update is that of a game in which following
+    nobody pays as much as the baseline: on samples that are harder than others whatever the teachers say, nobody is what it
+    learns to follow, also with a moving average (tests/test_policy.py).
 
     >>> score(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), empty="masked")
     tensor([[ 0.5000, -0.5000]])
@@ -88,7 +89,8 @@ class Policy(Chosen):
     lr              beta of Eq. 8, unstated; the update is a mean over the samples of a batch, Eq. 8 prints a sum
     gradient        "log" (the policy gradient the text cites) or "printed" (Eq. 8 as it stands), see `score`
     baseline        "moving_average": rewards count from a running mean of the rewards before; "none" is what is printed:
-                    all rewards 1 and 2 are negative, so whatever was done becomes less likely
+                    rewards 1 and 2 are all negative, so whatever was drawn is drawn less often, and with empty="masked" (the
+                    printed form) the policy drifts to nobody at once
     credit          "sample": each sample's own reward ("this instance will not receive any reward"); "batch": their mean for
                     all of a batch, which is the paper's episode
     reward, gamma   Eq. 7: 1, 2 or 3; gamma weighs the training part of reward 3 (the paper tries 0.3, 0.5, 0.7, 0.9)
