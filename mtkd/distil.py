@@ -19,12 +19,12 @@ from pathlib import Path
 
 import torch
 
-from mtkd import episodes, models, outputs, spans, terms, train
+from mtkd import episodes, heads, models, outputs, spans, terms, train
 from mtkd.errors import KitError
 from mtkd.evaluate import compute_metrics
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
-from mtkd.recipes import Optimisation, Recipe, Stage, plain, stage_spec
+from mtkd.recipes import SOFT, Optimisation, Recipe, Stage, plain, stage_spec
 from mtkd.representation import represent
 from mtkd.selection import Selection
 from mtkd.store import tensors_load, tensors_save
@@ -59,19 +59,43 @@ def distill(prepared: Prepared, teachers: Sequence[Model], student: str, recipe:
     """Run a recipe's stages one after the other and return the last student.
 
     student: a model name (mtkd/models.py). run: which run of the data augmentation. start: a model to go on from
-    instead of a fresh student; init: what a fresh one takes from finished teachers. Teachers may have tokenisers of
-    their own. Raises KitError before any training where a term cannot work with these models.
+    instead of a fresh student, also one of another task read by the same tokeniser (Prepared.with_task), whose heads the
+    first stage then resets; init: what a fresh one takes from finished teachers. Teachers may have tokenisers of their own.
+    Raises KitError before any training where a term cannot work with these models.
     """
-    if recipe.predictor != "one_model":
-        raise KitError(f"the recipe '{recipe.name}' asks for the predictor '{recipe.predictor}'; this version has one_model.")
-    for stage in recipe.stages:  # every cross is checked before the first hour is spent (see also train_stage)
+    for number, stage in enumerate(recipe.stages):  # checked before the first hour is spent (see also train_stage)
+        predictor_of(recipe, number, student)
         recipe.members(stage, len(teachers))
         episodes.check(stage, prepared.task)
-        if stage.reset:
-            raise KitError(f"stage '{stage.name}' resets {', '.join(stage.reset)}, which no recipe of this version uses.")
+        if unknown := set(stage.reset) - {"heads"}:
+            raise KitError(f"stage '{stage.name}' resets {', '.join(sorted(unknown))}, and only 'heads' can be.")
     for number in range(len(recipe.stages)):
         start = run_stage(prepared, teachers, student, recipe, number, seed, start, run, init)
     return start
+
+
+def predictor_of(recipe: Recipe, number: int, name: str) -> str:
+    """Who speaks for the student `name` after a stage: the recipe's predictor, but a head that the stage does not train has
+    no vote. So the soft heads predict alone after tmkd's first stage, and at alpha = 1.0, where the golden head's term has
+    the weight 0. KitError where the recipe asks for heads that the student does not have, or that its last stage leaves
+    untrained."""
+    if recipe.predictor not in heads.PREDICTORS:
+        raise KitError(f"no such predictor: {recipe.predictor!r}; there are {', '.join(heads.PREDICTORS)}.")
+    if not models.soft_heads(name):
+        if recipe.predictor != "one_model":
+            raise KitError(f"the recipe '{recipe.name}' asks for the predictor '{recipe.predictor}', and {name!r} has no soft "
+                           f"heads: call the student '{name} + heads-N', with one head per teacher.")
+        return "one_model"
+    trained = {t.combine in SOFT for t in recipe.stages[number].terms if t.loss in terms.HEAD and t.weight}
+    if trained == {True, False}:
+        return recipe.predictor
+    if not trained:
+        return "one_model"  # an inner stage, after which nobody is asked
+    only = "soft_heads" if True in trained else "one_model"
+    if recipe.predictor not in (only, "heads") and number == len(recipe.stages) - 1:
+        raise KitError(f"the recipe '{recipe.name}' asks for the predictor '{recipe.predictor}', and its last stage trains "
+                       f"{'the soft heads' if True in trained else 'the golden head'} alone: use '{only}'.")
+    return only
 
 
 def run_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: Recipe, number: int, seed: int,
@@ -83,24 +107,31 @@ def run_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: 
             "data": prepared.spec(split), "seed": seed,
             "control": getattr(recipe.teachers, "control", None) if follows_logits else None,
             "device": train.device_at_hand().type}
-    if start is None and init != Init():
-        spec["init"] = init.spec()
+    if start is None:
+        spec |= models.content(name) | ({"init": init.spec()} if init != Init() else {})
+    elif start.info.get("input") not in (None, prepared.fingerprint):
+        raise KitError(f"the student {start.name} reads other tokens than this task was prepared with: prepare the task by "
+                       "with_task of what the student was trained on.")
+    if (predictor := predictor_of(recipe, number, name)) != "one_model":
+        spec["predictor"] = predictor
 
     def make(folder: Path) -> dict:
-        return train_stage(prepared, teachers, name, recipe, stage, split, seed, start, folder, init)
+        return train_stage(prepared, teachers, name, recipe, stage, split, seed, start, folder, init, predictor)
 
     made = prepared.store.get("model", spec, make)
     return Model(made.folder, name, made.folder.name, made.info, made.reused, start)
 
 
 def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: Recipe, stage: Stage, split: str,
-                seed: int, start: Model | None, folder: Path, init: Init = Init()) -> dict:
+                seed: int, start: Model | None, folder: Path, init: Init = Init(), predictor: str = "one_model") -> dict:
     """Train one stage into `folder`: the model (plain transformers layout), its logits, and what was measured."""
     device, task = train.device_at_hand(), prepared.task
-    network = start.network() if start else fresh(prepared, name, seed, init)
+    network = going_on(prepared, start, name, stage, seed) if start else fresh(prepared, name, seed, init)
+    if models.soft_heads(name):
+        network.predictor = predictor
     data = prepared.data(split)
     setting = terms.Setting(network.shape, [t.shape for t in teachers], task.regression,
-                            task.regression or bool((data.labels >= 0).any()))
+                            task.regression or bool((data.labels >= 0).any()), models.soft_heads(name))
     for later in recipe.stages[recipe.stages.index(stage) + 1:]:  # a stage that cannot work is refused before this one
         terms.prepare_stage(later, replace(setting, labelled=True))
     torch.manual_seed(seed)  # projections of the terms are drawn here
@@ -116,7 +147,7 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     scored = []  # validation logits after every epoch
 
     def validate(candidate) -> float:
-        scored.append(outputs.evaluate_logits(candidate, prepared.data("validation"), device))
+        scored.append(outputs.evaluate_logits(heads.predicting(candidate), prepared.data("validation"), device))
         return metrics(prepared, "validation", scored[-1])[task.metric]
 
     measured = any(t.loss in terms.HEAD for t in stage.terms)  # an inner stage leaves the head untrained
@@ -128,7 +159,7 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     if measured:
         for part in ("validation", "test"):
             logits = (scored[history.best_epoch if stage.optimisation.keep == "best" else -1] if part == "validation"
-                      else outputs.evaluate_logits(network, prepared.data(part), device))
+                      else outputs.evaluate_logits(heads.predicting(network), prepared.data(part), device))
             found[part] = metrics(prepared, part, logits)
             tensors_save(folder / f"logits-{part}.safetensors",
                          {"logits": logits, "ids": outputs.ids_tensor(prepared.data(part).ids)})
@@ -143,13 +174,24 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
             **({"selections": learned} if learned else {})}
 
 
+def going_on(prepared: Prepared, start: Model, name: str, stage: Stage, seed: int):
+    """The network that a stage goes on with: the one before, with new heads of this task's size where the stage says so."""
+    task, network = prepared.task, start.network()
+    if "heads" in stage.reset:
+        return heads.renew(network, models.soft_heads(name), task.outputs, seed=seed, labels=task.classes,
+                           regression=task.regression)
+    heads.check_heads(network, models.soft_heads(name), task.outputs, task.classes, start.name)
+    return network
+
+
 def fresh(prepared: Prepared, name: str, seed: int, init: Init = Init()):
     """A network that has seen nothing of the task, but for what `init` takes from finished teachers."""
     task = prepared.task
     source = init.layers_of.network() if init.layers_of else None
     network = models.build(name, task.outputs, seed=seed, vocab=prepared.vocab, tokens=prepared.special_ids,
                            channels=prepared.channels, regression=task.regression, labels=task.classes,
-                           per_token=task.kind == "span", source=source)
+                           per_token=task.kind == "span", source=source,
+                           words=prepared.tokenizer.get_vocab() if models.content(name) else None)
     if init.head_of is not None:
         if not (hasattr(network, "take_head") and hasattr(head := init.head_of.network(), "take_head")):
             raise KitError(f"the head of {init.head_of.name} cannot be taken over by {name!r}: both need a pooler of the kit's "

@@ -70,7 +70,7 @@ def running(teacher: Model, device: torch.device):
 
     def say(data: StreamedData, number: int) -> torch.Tensor:
         if not loaded:
-            loaded.append(teacher.network().to(device))
+            loaded.append(teacher.answering().to(device))
         return outputs.evaluate_logits(loaded[0], data.shard(number), device)
 
     return say

@@ -3,7 +3,7 @@
     recipe = a way to make the SET of teachers (independent | co-finetuned)
            + stages (data, initialisation, optimisation, heads reset or kept)
            + per stage a list of terms (loss, selection, combine)
-           + a predictor (one model | averaged heads | ensemble)
+           + a predictor (one model | the vote of its heads)
 
 Print one, change it with `dataclasses.replace`, store it: it is plain frozen dataclasses all the way down. The recipes
 of later papers are in mtkd/papers/*_recipes.py; those still to come are written in these words, and checked, in
@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from mtkd.errors import KitError
 from mtkd.selection import Primary, Selection, Uniform
 
-COMBINES = ("logits", "probabilities", "losses", "heads")
+COMBINES = ("logits", "probabilities", "losses", "heads", "one_head")
+SOFT = ("heads", "one_head")  # the ways to combine that train soft heads, not the golden one
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Term:
     """One summand of a stage's loss: a loss by name (see mtkd/terms.py), whom it follows, how teachers combine.
 
     combine: "logits" (Eq. 9: mean of logits), "probabilities" (mean of probabilities), "losses" (one loss per teacher,
-    summed with the selection's weights as they are), "heads" (student head i against teacher i). The three things
-    called "averaging teachers" in the five papers differ; this field is where the difference is visible.
+    summed with the selection's weights as they are), "heads" (student head i against teacher i), "one_head" (the only
+    soft head against the mean of logits). The three things called "averaging teachers" in the five papers differ; this
+    field is where the difference is visible.
     """
 
     loss: str
@@ -58,8 +60,9 @@ class Term:
 
 @dataclass(frozen=True)
 class Stage:
-    """A pass of training. `data` names a split ("train", "unlabelled") or "augmented"; `reset` names the student's
-    heads that start anew; `learns` says whether the student, the selection, or both in turn are updated."""
+    """A pass of training. `data` names a split ("train", "unlabelled") or "augmented"; `reset` names what of the student
+    starts anew ("heads": the golden one and the soft ones, in the size of the task); `learns` says whether the student, the
+    selection, or both in turn are updated."""
 
     name: str
     terms: tuple[Term, ...]
@@ -90,7 +93,7 @@ class Recipe:
     name: str
     stages: tuple[Stage, ...]
     teachers: Independent | CoFinetuned = Independent()
-    predictor: str = "one_model"  # one_model | heads (Eq. 6 of tmkd) | ensemble (m-o-m)
+    predictor: str = "one_model"  # one_model (the golden head) | heads (Eq. 6 of tmkd) | soft_heads (without the golden one)
 
     def members(self, stage: Stage, n: int) -> tuple[int, ...]:
         """Teachers that the stage can follow, of n."""

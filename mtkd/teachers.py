@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mtkd import align, models, outputs, poolscores, train
+from mtkd import align, heads, models, outputs, poolscores, train
 from mtkd.errors import KitError
 from mtkd.files import file_hash
 from mtkd.measure import Meter
@@ -52,6 +52,10 @@ class Model:
 
     def network(self):
         return models.load(self.folder)
+
+    def answering(self):
+        """The network as it answers when it is asked: by the vote of its heads where its recipe's predictor says so."""
+        return heads.predicting(self.network())
 
     def logits(self, split: str) -> torch.Tensor:
         """Stored logits [n, C] on "validation" or "test"."""
@@ -173,7 +177,7 @@ def score(prepared: Prepared, teacher: Model, split: str):
                                    f"the table {Path(teacher.info['table']).name}")
             record = {"seconds": 0.0}
         else:
-            network = teacher.network().to(device)
+            network = teacher.answering().to(device)
             with Meter(device) as meter:
                 logits = outputs.score_all_views(network, data, device)
                 meter.count(len(logits))

@@ -28,7 +28,8 @@ HEAD = ("cross_entropy", "soft_cross_entropy", "logit_mse", "adaptive_kd")  # a 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a term must fit: the student's and the teachers' shapes (empty dict: no layers to see), the task."""
+    """What a term must fit: the student's and the teachers' shapes (empty dict: no layers to see), the task; heads: how many
+    the student has besides its own logits (soft heads, or the members of a co-finetuned set)."""
 
     student: dict[str, int]
     teachers: list[dict[str, int]]
@@ -82,6 +83,8 @@ class LogitTerm(nn.Module):
         followed = (weights.sum(-1) > 0).to(z.dtype)                                       # nobody followed: no loss
         if self.combine == "logits":
             return self.pair(student.logits, losses.mean_logits(z, weights)) * followed
+        if self.combine == "one_head":
+            return self.pair(student.heads[..., 0, :], losses.mean_logits(z, weights)) * followed
         if self.combine == "probabilities":
             if self.mse:
                 target = losses.mean_probabilities(z, weights)
@@ -191,10 +194,14 @@ def prepare(term: Term, setting: Setting) -> nn.Module:
             raise KitError(f"no such way to combine teachers: {term.combine!r}; there are {', '.join(COMBINES)}.")
         if term.combine == "heads" and setting.heads != n:
             raise KitError(f"combine='heads' needs one student head per teacher: {setting.heads} heads, {n} teachers.")
+        if term.combine == "one_head" and setting.heads != 1:
+            raise KitError(f"combine='one_head' needs a student with one soft head ('NAME + heads-1'): this one has "
+                           f"{setting.heads}.")
         return LogitTerm(term, term.combine, setting.regression)
     shapes = [setting.student, *(setting.teachers[t] for t in followed)]
     if not all(shapes):
-        raise KitError(f"{term.loss} matches layers, and one of these models shows none (a ResNet, or a table of logits).")
+        raise KitError(f"{term.loss} matches layers, and one of these models shows none (a ResNet, a Bi-LSTM, "
+                       "or a table of logits).")
     if term.loss == "attention_mse" and len({s["heads"] for s in shapes}) > 1:
         raise KitError(f"{term.loss} needs equal numbers of attention heads; student and teachers have "
                        f"{[s['heads'] for s in shapes]}.")
@@ -206,6 +213,11 @@ def prepare(term: Term, setting: Setting) -> nn.Module:
 def prepare_stage(stage: Stage, setting: Setting) -> tuple[nn.ModuleList, dict[int, Needs], frozenset[str]]:
     """All terms of a stage, what each teacher must show, and what the student must show."""
     modules = nn.ModuleList(prepare(t, setting) for t in stage.terms)
+    own = [t for t in stage.terms if t.loss in LOGIT and t.combine == "heads"]
+    followed = {i for t in own for i in t.selection.members(len(setting.teachers))}
+    if own and len(followed) < len(setting.teachers):
+        raise KitError(f"combine='heads' trains one head per teacher, and stage '{stage.name}' follows only {len(followed)} of "
+                       f"{len(setting.teachers)}: hand over only the teachers that are followed.")
     needs: dict[int, Needs] = {}
     for module in modules:
         if hasattr(module, "needs"):

@@ -196,8 +196,8 @@ def as_words(texts: list[str], vocab: int):
 
 
 LEARN: dict[str, Callable] = {
-    "words": as_words, "bert": as_bert, "mpnet": as_mpnet, "roberta": as_roberta, "deberta": as_deberta,
+    "bert": as_bert, "mpnet": as_mpnet, "roberta": as_roberta, "deberta": as_deberta,
     "albert": as_sentencepiece("albert", transformers.AlbertTokenizer),
     "deberta-v3": as_sentencepiece("deberta-v3", transformers.DebertaV2Tokenizer),
-    "xlnet": as_sentencepiece("xlnet", transformers.XLNetTokenizer),
+    "words": as_words, "xlnet": as_sentencepiece("xlnet", transformers.XLNetTokenizer),
 }

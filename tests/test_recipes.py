@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from mtkd import distil, losses, recipes, terms, train
 from mtkd.data import Batch, ImageData
 from mtkd.errors import KitError
+from mtkd.heads import vote
 from mtkd.models import Outputs, build
 from mtkd.outputs import LiveOutputs, StoredOutputs, TeacherBatch
 from mtkd.prepare import prepare
@@ -227,7 +228,7 @@ def tmkd(alpha=0.9) -> Recipe:
     """Soft heads alone on unlabelled text; then new heads, gold and soft, on the task; all heads vote (Eq. 6)."""
     soft = Term("logit_mse", Uniform(), combine="heads", weight=alpha)
     return Recipe("tmkd", (Stage("pre-training", (replace(soft, weight=1.0),), OPT, data="unlabelled"),
-                           Stage("task", (Term("cross_entropy", weight=1 - alpha), soft), OPT, reset=("heads", "golden"))),
+                           Stage("task", (Term("cross_entropy", weight=1 - alpha), soft), OPT, reset=("heads",))),
                   predictor="heads")
 
 
@@ -428,9 +429,8 @@ def test_tmkds_heads_each_follow_their_own_teacher():
 
 
 def test_tmkd_runs_both_stages_in_the_loop():
-    """Stage 1 learns from soft targets alone on data without labels; stage 2 adds the golden head. New heads between
-    the stages are this test's doing (`reset` is stored with the stage, the loop does not read it yet), and so is the
-    vote of Eq. 6."""
+    """Stage 1 learns from soft targets alone on data without labels; stage 2 adds the golden head. The student is a stub
+    whose new heads between the stages are this test's doing; a real one follows below, and in tests/test_heads.py."""
     first, second = tmkd().stages
     pool, data = numbers(unlabelled=True), numbers()
     network, history = fit(first, pool, said_by(pool, (3, 3, 3), (3, 3, 0)), heads=2, epochs=30)
@@ -446,16 +446,22 @@ def test_tmkd_runs_both_stages_in_the_loop():
     network, history = fit(second, data, said_by(data, (3, 3, 3), (3, 3, 0)), network, heads=2, epochs=30)
     assert ends(history, "cross_entropy")[1] < 0.9 * ends(history, "cross_entropy")[0]
     out = everything(network, data)
-    vote = torch.cat([out.logits.unsqueeze(1), out.heads], 1).softmax(-1).mean(1)
-    assert accuracy(vote) == 1.0
+    assert accuracy(vote(out.logits, out.heads)) == 1.0
 
 
-def test_the_loop_refuses_what_it_would_ignore(text_task):
-    prepared = prepare(text_task, "scratch-1x32")
-    pool = [distil.Model(None, n, n, {"shape": DEEP}) for n in NAMES[:2]]
-    for recipe, says in ((tmkd(), "predictor 'heads'"), (replace(tmkd(), predictor="one_model"), "resets heads, golden")):
-        with pytest.raises(KitError, match=says):
-            distil.distill(prepared, pool, "scratch-1x32", recipe)
+def test_tmkds_recipe_runs_with_a_real_student(text_task):
+    """Stage 1 on the unlabelled split, stage 2 on the task with new heads, and the vote of Eq. 6 as what is measured."""
+    task = replace(text_task, splits={**text_task.splits, "unlabelled": replace(text_task.splits["train"],
+                                                                                labels=np.full(60, -1))})
+    prepared = prepare(task, "scratch-1x32", vocab=200)
+    pool = distil.finetune(prepared, "scratch-1x32", range(2), replace(OPT, epochs=8))
+    student = distil.distill(prepared, pool, "scratch-1x32 + heads-2", tmkd())
+    network, before = student.network(), student.before.network()
+    assert (network.predictor, before.predictor) == ("heads", "soft_heads")
+    assert network.n_heads == 2
+    assert_close(student.logits("test").exp().sum(1), torch.ones(30))  # probabilities, as logarithms
+    with pytest.raises(KitError, match=r"'scratch-1x32' has no soft heads: call the student 'scratch-1x32 [+] heads-N'"):
+        distil.distill(prepared, pool, "scratch-1x32", tmkd())
 
 
 # --- domain_expertise ----------------------------------------------------------------------------------------------------
