@@ -39,11 +39,12 @@ class BiLstmConfig(transformers.PretrainedConfig):
 
     model_type = "mtkd_bilstm"
 
-    def __init__(self, vocab_size: int = WORDS, embedding_size: int = 300, units: int = 256, layers: int = 2,
+    def __init__(self, vocab_size: int = WORDS, embedding_size: int = 300, units: int = 256, num_hidden_layers: int = 2,
                  pooling: str = "max", pad_token_id: int = 0, initializer_range: float = 0.02, **more):
         super().__init__(pad_token_id=pad_token_id, **more)
-        self.vocab_size, self.embedding_size, self.units, self.layers = vocab_size, embedding_size, units, layers
-        self.pooling, self.initializer_range, self.hidden_size = pooling, initializer_range, 2 * units
+        self.vocab_size, self.embedding_size, self.units = vocab_size, embedding_size, units
+        self.num_hidden_layers, self.pooling, self.initializer_range = num_hidden_layers, pooling, initializer_range
+        self.hidden_size = 2 * units  # what the classifier reads
 
 
 class BiLstmModel(transformers.PreTrainedModel):
@@ -55,7 +56,8 @@ class BiLstmModel(transformers.PreTrainedModel):
     def __init__(self, config: BiLstmConfig):
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
-        self.lstm = nn.LSTM(config.embedding_size, config.units, config.layers, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(config.embedding_size, config.units, config.num_hidden_layers, batch_first=True,
+                            bidirectional=True)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -150,6 +152,9 @@ def read_vectors(path: Path, words: dict[str, int], size: int) -> tuple[list[int
         raise KitError(f"there are no word vectors to read at {path} ({error.strerror or type(error).__name__}).") from error
     except ValueError as error:
         raise KitError(f"{path} holds no word vectors in GloVe's text format: {str(error).splitlines()[0]}.") from error
+    if odd := [row for row, vector in found.items() if not np.isfinite(vector).all()]:
+        word = next(w for w, row in words.items() if row == odd[0])
+        raise KitError(f"{path} holds a vector that is not made of finite numbers: that of {word!r}.")
     if not found:
         raise KitError(f"none of the vocabulary's {len(words)} words has a vector in {path}.")
     return list(found), np.stack(list(found.values()))

@@ -233,8 +233,8 @@ def teacher_from_folder(prepared: Prepared, folder: str | Path) -> Model:
     if network.kind == "text":
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         own = Prepared(prepared.task, prepared.store, tokenizer, prepared.max_length).fingerprint
-    digest = hashlib.sha256(b"".join(p.read_bytes() for p in [*sorted(folder.glob("*.safetensors")),
-                                                              folder / "config.json"])).hexdigest()
+    digest = hashlib.sha256(b"".join(p.read_bytes() for p in [*sorted(folder.glob("*.safetensors")), folder / "config.json",
+                                                              *folder.glob("heads.json")])).hexdigest()
     return Model(folder, folder.name, digest, {"shape": network.shape, "input": own,
                                                "parameters": models.count_parameters(network)})
 
