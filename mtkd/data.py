@@ -23,6 +23,8 @@ from mtkd.tasks import Split
 if TYPE_CHECKING:
     from mtkd.pool import StreamedData
 
+AT_ONCE = 1024  # texts tokenised at a time: what a tokeniser returns is a hundred times as big as the numbers kept
+
 
 @dataclass
 class Batch:
@@ -157,18 +159,21 @@ def encode(split: Split, tokenizer, max_length: int, fingerprint: str, where: Pl
     where: the places of its tokens, if they are known already (only a span task needs them)."""
     if not len(split):
         raise KitError("there is nothing to read: the split is empty.")
-    firsts = [t[0] for t in split.inputs]
-    seconds = [t[1] for t in split.inputs] if split.inputs and len(split.inputs[0]) > 1 else None
-    out = tokenizer(firsts, seconds, truncation=True, max_length=max_length, padding=False,
-                    return_token_type_ids=True, return_attention_mask=False)
-    lengths = [len(x) for x in out["input_ids"]]
-    flat = lambda rows: np.fromiter((t for row in rows for t in row), dtype=np.int32, count=sum(lengths))  # noqa: E731
+    flat = lambda rows, kind: np.fromiter((t for row in rows for t in row), dtype=kind)  # noqa: E731
+    lengths, tokens, types = [], [], []
+    for start in range(0, len(split), AT_ONCE):
+        columns = [list(column) for column in zip(*split.inputs[start:start + AT_ONCE])]
+        out = tokenizer(*columns, truncation=True, max_length=max_length, padding=False,
+                        return_token_type_ids=True, return_attention_mask=False)
+        lengths += [len(x) for x in out["input_ids"]]
+        tokens.append(flat(out["input_ids"], np.int32))
+        types.append(flat(out["token_type_ids"], np.int8))
     targets = None
     if split.spans is not None:
         from mtkd.spans import token_targets
 
         targets = token_targets(split, where or places(split, tokenizer, max_length))
-    return TextData(split.ids, flat(out["input_ids"]), flat(out["token_type_ids"]).astype(np.int8),
+    return TextData(split.ids, np.concatenate(tokens), np.concatenate(types),
                     np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), split.labels,
                     tokenizer.pad_token_id or 0, fingerprint, tokenizer.padding_side == "left", targets)
 

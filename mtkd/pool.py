@@ -293,5 +293,5 @@ class StreamedData:
             seen += sum(int(self.ends[k + 1] - self.ends[k]) for k in group)
             full = len(order) if seen == len(self) else len(order) // batch_size * batch_size
             left, left_lengths = rows[order[full:]], lengths[order[full:]]
-            for places in arrange(order[:full], lengths, batch_size, rng):
+            for places in arrange(order[:full], lengths, batch_size, rng) if full else ():
                 yield rows[places]

@@ -97,8 +97,11 @@ class Cursor:
             used = skip + len(part)
             self.left = table.slice(used) if used < len(table) else None
             self.position += used
-        # a list of tables that lack the optional column in different files is filled up with nulls
-        return pa.concat_tables(found, promote_options="default") if found else pa.table({})
+        try:  # a file without the optional column gives nulls; a text is a text whatever the width of its offsets
+            return pa.concat_tables(found, promote_options="permissive") if found else pa.table({})
+        except pa.ArrowException as error:
+            names = ", ".join(path.name for path in self.arguments[0])
+            raise KitError(f"the files {names} cannot be read as one table: {str(error).splitlines()[0]}") from error
 
 
 def _columns(path: Path, there: Sequence[str], columns: Sequence[str], optional: str | None) -> list[str]:
