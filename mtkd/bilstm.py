@@ -85,6 +85,7 @@ class BiLstmForSequenceClassification(transformers.PreTrainedModel):
         self.num_labels = config.num_labels
         self.bilstm = BiLstmModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.__dict__["mtkd_scratch"] = True  # word vectors always go on learning: see mtkd.networks.freeze_embeddings
         self.post_init()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_) -> SequenceClassifierOutput:

@@ -204,13 +204,15 @@ def test_vectors_of_known_words_are_used_and_others_are_normal(text_task, tmp_pa
     assert_close(distil.fresh(prepared, TINY, 0).hf.bilstm.embeddings.weight[row["tram"]], table[row["tram"]])
 
 
-def test_vectors_go_on_learning_and_so_do_random_ones(text_task, tmp_path):
+def test_vectors_go_on_learning_and_so_do_random_ones(tmp_path):
     """freeze_embeddings is for pre-trained encoders; here unknown words have yet to be learned, so it freezes nothing."""
     path = vectors(tmp_path / "glove.txt", ["boat"])
     name = f"{TINY} with {path} + heads-1"
     network = models.build(name, 3, seed=0, vocab=40, words={"boat": 7})
-    network.freeze_embeddings()
-    assert network.hf.bilstm.embeddings.weight.requires_grad
+    network.save(tmp_path / "saved")
+    for one in (network, models.load(tmp_path / "saved")):
+        one.freeze_embeddings()
+        assert one.hf.bilstm.embeddings.weight.requires_grad
 
 
 def test_vectors_by_the_line(tmp_path):
