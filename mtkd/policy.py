@@ -86,7 +86,8 @@ class Policy(Chosen):
     from it (untrained: every teacher with probability 1/2); "selection" and "alternate" also train it.
 
     encoder         R(x): "lsa-64", or a pre-trained model by name; the paper: [CLS] of BERT-Base, not fine-tuned
-    lr              beta of Eq. 8, unstated; the update is a mean over the samples of a batch, Eq. 8 prints a sum
+    lr              beta of Eq. 8, unstated; the update is a mean over the samples of a batch, Eq. 8 prints a sum. 1.0 is for a
+                    few hundred updates of a standardised state: noise adds up too, so take less for many thousands
     gradient        "log" (the policy gradient the text cites) or "printed" (Eq. 8 as it stands), see `score`
     baseline        "moving_average": rewards count from a running mean of the rewards before; "none" is what is printed:
                     rewards 1 and 2 are all negative, so whatever was drawn is drawn less often, and with empty="masked" (the

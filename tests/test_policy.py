@@ -243,17 +243,21 @@ def planted(n=600, teachers=2, classes=4, hard=False, seed=0):
 
 
 def learn(policy, said, labels, *, epochs=4, seed=0, shuffled=False) -> torch.Tensor:
-    """TS pre-training: paid by the mean of the selected teachers. -> probabilities [n, K] on all inputs at the end"""
+    """TS pre-training: paid by the mean of the selected teachers. -> probabilities [n, K] on all inputs at the end
+
+    shuffled: paid what samples of the batch before were paid. (Shuffling within a batch would leave its mean, from which
+    the policy learns too, as with credit="batch".)
+    """
     rng = torch.Generator().manual_seed(seed)
     policy.fit(said, labels)
-    state = policy.look(said, labels)
+    state, before = policy.look(said, labels), torch.zeros(1)
     for _ in range(epochs):
         for index in torch.randperm(len(labels), generator=rng).split(32):
             actions = torch.bernoulli(policy.probabilities(state[index]), generator=rng)
             reward = rewards.reward_of_teachers(said.logits[index], actions, labels[index])
-            if shuffled:
-                reward = reward[torch.randperm(len(reward), generator=rng)]
-            policy.update(state[index], actions, reward)
+            others = before[torch.randint(len(before), (len(index),), generator=rng)]
+            policy.update(state[index], actions, others if shuffled else reward)
+            before = reward
     return policy.probabilities(state)
 
 
@@ -271,9 +275,10 @@ def test_one_teacher_is_right_on_half_of_the_inputs_and_another_on_the_rest(seed
 def test_it_learns_from_the_representation_where_the_teachers_do_not_show_it():
     """The state without probabilities and losses: only R(x) tells who is right."""
     said, labels, right = planted()
-    policy = Policy(lr=3.0)
+    policy = Policy()
     policy.fit(said, labels)
     policy._learned["scale"][16:] = 1e9
+    policy._learned["scale"][:16] /= 4  # it has the place of all three
     assert follows_the_right_one(learn(policy, said, labels, epochs=8), right)
 
 
