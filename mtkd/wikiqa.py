@@ -36,13 +36,13 @@ CLASSES = ("wrong", "right")
 Row = tuple[str, str, str, int]  # id, question, sentence, label
 
 
-def load(unlabelled: int = 20000, withheld: float = 0.25, seed: int = 0) -> Task:
+def load(unlabelled: int = 20000, withheld: float = 0.25, draw: int = 0) -> Task:
     """WikiQA as a pair task. Metrics: accuracy (chance is 1 in 2), F1.
 
     unlabelled  rows of the pool at most; its own pairs (some 15,000) and as many foreign pairs as it takes, but never
                 fewer foreign ones than own ones
     withheld    share of the training questions with a right answer that go to the pool, without their labels
-    seed        chooses the wrong sentences of the balanced splits, the withheld questions and the foreign pairs
+    draw        chooses the wrong sentences of the balanced splits, the withheld questions and the foreign pairs
 
     Raises KitError when an option makes no sense, the data set cannot be had, or its rows are not as they should be.
     """
@@ -59,16 +59,16 @@ def load(unlabelled: int = 20000, withheld: float = 0.25, seed: int = 0) -> Task
         official[name] = _questions(name, rows[name], notes)
     answered = {name: {q: r for q, r in found.items() if any(label for *_, label in r)} for name, found in official.items()}
     names = list(answered["train"])
-    held = {names[i] for i in hash_order(names, salt=f"withheld {seed}")[:round(withheld * len(names))]}
-    splits = {"train": _balanced({q: r for q, r in answered["train"].items() if q not in held}, seed),
-              "validation": _balanced(answered["validation"], seed), "test": _balanced(answered["test"], seed),
+    held = {names[i] for i in hash_order(names, salt=f"withheld {draw}")[:round(withheld * len(names))]}
+    splits = {"train": _balanced({q: r for q, r in answered["train"].items() if q not in held}, draw),
+              "validation": _balanced(answered["validation"], draw), "test": _balanced(answered["test"], draw),
               "ranking": _split([row for own in answered["test"].values() for row in own])}
     if unlabelled:
         outside = {q: r for q, r in official["train"].items() if q in held or q not in answered["train"]}
         known = {row[1].lower() for part in ("validation", "test") for own in official[part].values() for row in own}
         known |= {row[1].lower() for q, own in answered["train"].items() if q not in held for row in own}
         outside = {q: r for q, r in outside.items() if r[0][1].lower() not in known}  # asked in other words, it stays
-        splits["unlabelled"] = _pool(outside, unlabelled, seed)
+        splits["unlabelled"] = _pool(outside, unlabelled, draw)
         if len(splits["unlabelled"]) < unlabelled:
             notes.append("the unlabelled split is smaller than asked for: there are no more pairs")
         notes.append(f"the pool has {len(outside):,} questions outside the labelled part, {len(held):,} of them with a right "
@@ -118,26 +118,26 @@ def _questions(name: str, rows, notes: list[str]) -> dict[str, list[Row]]:
     return found
 
 
-def _balanced(found: dict[str, list[Row]], seed: int) -> Split:
+def _balanced(found: dict[str, list[Row]], draw: int) -> Split:
     """Of every question min(right, wrong) rows of each class, by hash; a question with one class alone is left out."""
     kept = []
     for own in found.values():
         sides = [[row for row in own if row[3] == label] for label in (0, 1)]
         for side in sides:
-            order = hash_order([row[0] for row in side], salt=f"balance {seed}")
+            order = hash_order([row[0] for row in side], salt=f"balance {draw}")
             kept += [side[i] for i in order[:min(map(len, sides))]]
     if not kept:
         raise KitError(f"{HUB_ID} has no question with both a right and a wrong answer in one of its splits")
     return _split([kept[i] for i in hash_order([row[0] for row in kept], salt="order")])
 
 
-def _pool(found: dict[str, list[Row]], size: int, seed: int) -> Split:
+def _pool(found: dict[str, list[Row]], size: int, draw: int) -> Split:
     """At most `size` unlabelled pairs: own ones (at most half, unless there are no foreign ones), foreign ones for the rest."""
     own = list({row[1:3]: row for rows in found.values() for row in rows}.values())
-    own = [own[i] for i in hash_order([row[0] for row in own], salt=f"own {seed}")]
+    own = [own[i] for i in hash_order([row[0] for row in own], salt=f"own {draw}")]
     taken = {row[1:3] for row in own}
     kept = own[:max(size // 2, 0)] if len(found) > 1 else own[:size]
-    for row in _foreign(found, own, seed) if len(found) > 1 else ():
+    for row in _foreign(found, own, draw) if len(found) > 1 else ():
         if len(kept) >= size:
             break
         if row[1:3] not in taken:
@@ -146,12 +146,12 @@ def _pool(found: dict[str, list[Row]], size: int, seed: int) -> Split:
     return _split([(*kept[i][:3], -1) for i in hash_order([row[0] for row in kept], salt="order")])
 
 
-def _foreign(found: dict[str, list[Row]], own: Sequence[Row], seed: int) -> Iterator[Row]:
+def _foreign(found: dict[str, list[Row]], own: Sequence[Row], draw: int) -> Iterator[Row]:
     """Pairs of a question with a sentence of another one: round after round, one such pair per question."""
     names = list(found)
     for turn in range(len(own)):
         for name in names:
-            row = own[int(content_hash(f"foreign {seed}", str(turn), name), 16) % len(own)]
+            row = own[int(content_hash(f"foreign {draw}", str(turn), name), 16) % len(own)]
             other, number = row[0].removeprefix("train/").rsplit("/", 1)
             if other != name:
                 yield f"pool/{name}+{other}/{number}", found[name][0][1], row[2], -1
