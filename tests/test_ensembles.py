@@ -129,3 +129,12 @@ def test_every_ensemble_teaches_a_student(made, selection):
 
         z = torch.stack([logits_of(prepared, t, split) for t in teachers], 1)
         assert_close(w, selection.learn(z, torch.from_numpy(prepared.data(split).labels)))
+
+
+def test_doctests():
+    import doctest
+
+    for module in (ensembles,):
+        result = doctest.testmod(module)
+        assert result.attempted > 0
+        assert result.failed == 0

@@ -376,3 +376,12 @@ def test_a_policy_without_what_it_reads_says_so():
         Policy().look(TeacherBatch(said.logits), labels)
     with pytest.raises(KitError, match="regression"):
         Policy().look(said, labels.float())
+
+
+def test_doctests():
+    import doctest
+
+    for module in (p, rewards,):
+        result = doctest.testmod(module)
+        assert result.attempted > 0
+        assert result.failed == 0
