@@ -110,6 +110,7 @@ class Learner:
                  device: torch.device):
         self.stage, self.module, self.data, self.dev, self.device = stage, module, data, dev, device
         self.policy: Policy = term.selection
+        self.policy.forget_rewards()
         # inner states are not needed again for the delayed rewards: read the stored logits alone
         self.teachers = teachers.logits if isinstance(teachers, LiveOutputs) and teachers.logits is not None else teachers
         self.subset = rewards.dev_subset(len(dev), self.policy.dev_size)

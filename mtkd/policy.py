@@ -192,3 +192,8 @@ class Policy(Chosen):
 
     def load(self, state):
         self._learned.update(state)
+
+    def forget_rewards(self) -> None:
+        """Begin the running mean of rewards anew, at the start of a stage: it pays in another currency than the one before,
+        and against the old mean all that is done in its first batches would look like a great loss, or a great gain."""
+        self._learned["baseline"] = torch.full((), torch.nan)

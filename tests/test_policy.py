@@ -216,6 +216,19 @@ def test_the_moving_average_by_hand():
     assert not torch.equal(policy._learned["A"], a)
 
 
+def test_a_new_stage_pays_in_another_currency_and_its_first_batch_is_no_shock():
+    """Rewards of -1 before, of -100 now: against the old mean the first batches would undo whatever they did."""
+    policy = replace(fixed(), baseline="moving_average", _learned=fixed()._learned)
+    actions = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    policy.update(STATE, actions, torch.tensor([-1.0, -1.0], dtype=torch.float64))
+    a = policy._learned["A"]
+    policy.forget_rewards()
+    policy.update(STATE, actions, torch.tensor([-100.0, -100.0], dtype=torch.float64))
+    assert torch.equal(policy._learned["A"], a)
+    policy.update(STATE, actions, torch.tensor([-200.0, -200.0], dtype=torch.float64))
+    assert not torch.equal(policy._learned["A"], a)
+
+
 def test_scores_stay_finite_where_the_policy_is_sure():
     for logit in (-60.0, 60.0):
         for actions in ([1.0, 0.0], [1.0, 1.0]):
