@@ -21,7 +21,7 @@ from mtkd.errors import KitError
 from mtkd.tasks import Split
 
 if TYPE_CHECKING:
-    from mtkd.pool import StreamedData
+    from mtkd.streamed import StreamedData
 
 AT_ONCE = 1024  # texts tokenised at a time: what a tokeniser returns is a hundred times as big as the numbers kept
 

@@ -20,7 +20,7 @@ from mtkd import outputs, poolfiles, train
 from mtkd.data import Batch
 from mtkd.errors import KitError
 from mtkd.measure import Meter
-from mtkd.pool import Shards, StreamedData, mapped, write
+from mtkd.streamed import Shards, StreamedData, mapped, write
 
 if TYPE_CHECKING:
     from mtkd.prepare import Prepared

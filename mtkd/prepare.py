@@ -23,7 +23,8 @@ from mtkd.tasks import Split, Task
 from mtkd.vocabulary import scratch_tokenizer, special_ids
 
 if TYPE_CHECKING:
-    from mtkd.pool import Pool, StreamedData
+    from mtkd.pool import Pool
+    from mtkd.streamed import StreamedData
     from mtkd.teachers import Model
 
 

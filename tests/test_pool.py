@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from mtkd import data, distil, outputs, pool, poolfiles, poolscores, store, teachers, terms, train
+from mtkd import data, distil, outputs, pool, poolfiles, poolscores, store, streamed, teachers, terms, train
 from mtkd.errors import KitError
 from mtkd.models import build
-from mtkd.pool import StreamedData, attach, boundaries
+from mtkd.pool import attach, boundaries
 from mtkd.poolscores import StreamedOutputs
 from mtkd.prepare import prepare
 from mtkd.recipes import Independent, Optimisation, Recipe, Stage, Term
 from mtkd.selection import Chosen, Primary, Uniform
+from mtkd.streamed import StreamedData
 from mtkd.tasks import Split
 from tests.conftest import make_image_task, make_pair_task, make_regression_task, make_text_task, sentences
 
@@ -35,7 +36,7 @@ KD = (Term("soft_cross_entropy", Uniform()),)
 def small_shards(monkeypatch):
     monkeypatch.setattr(pool, "FIRST", 4)
     monkeypatch.setattr(pool, "LARGEST", 16)
-    monkeypatch.setattr(pool, "GROUP", 32)
+    monkeypatch.setattr(streamed, "GROUP", 32)
 
 
 def unlabelled(task, n=N):
@@ -58,7 +59,7 @@ def texts():
 
 
 def one_group(monkeypatch):
-    monkeypatch.setattr(pool, "GROUP", 10 * N)
+    monkeypatch.setattr(streamed, "GROUP", 10 * N)
 
 
 def recipe(where, stage_terms=KD, **more):
@@ -95,7 +96,7 @@ def hollow(n):
             self.lengths = rng.integers(3, 20, size)
 
     sizes = [Lengths(size) for size in np.diff(found.ends)]
-    found.shards = pool.Shards(lambda number: sizes[number])
+    found.shards = streamed.Shards(lambda number: sizes[number])
     return found
 
 
@@ -356,9 +357,9 @@ def test_shards_are_unmapped_after_use(texts):
 
 
 def test_no_more_shards_are_open_than_allowed(monkeypatch):
-    monkeypatch.setattr(pool, "OPEN", 3)
+    monkeypatch.setattr(streamed, "OPEN", 3)
     loaded = []
-    shards = pool.Shards(lambda number: loaded.append(number) or number)
+    shards = streamed.Shards(lambda number: loaded.append(number) or number)
     assert [shards[k] for k in (0, 1, 2, 0, 3, 0, 1)] == [0, 1, 2, 0, 3, 0, 1]
     assert loaded == [0, 1, 2, 3, 1]  # 1 was the one not used for longest when 3 came
     assert len(shards.open) == 3
