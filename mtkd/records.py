@@ -31,7 +31,7 @@ ROW_KEYS = ("arm", "task", "kind", "metric", "score")  # without these a row can
 # What may differ between two runs with the same parameters and seeds on one machine: time, energy and memory, and when,
 # by whom and from which commit it was asked for.
 VOLATILE = (
-    *("timing", "time", "energy_kwh", "co2_kg", "peak_memory_mib", "samples_per_second"),
+    *("timing", "time", "energy_kwh", "co2_kg", "peak_memory_mib", "samples_per_second", "speed"),
     *("created", "command", "commit", "dirty"),
 )
 
