@@ -1,0 +1,287 @@
+"""RL-KD's experiment on a tiny task: two families, two tokenisers, a few steps; which models are asked for, from which seeds
+and starts, and what their rows say."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mtkd import models, train
+from mtkd.ensembles import BestSingle, DevWeighted, LogisticWeighted
+from mtkd.errors import KitError
+from mtkd.experts import RandomTeacher
+from mtkd.papers import rl_kd, rl_kd_recipes, rl_kd_run, rl_kd_scores
+from mtkd.papers import rl_kd_outcome as outcome
+from mtkd.papers import rl_kd_views as views
+from mtkd.papers.rl_kd_plans import plans, reward_of
+from mtkd.papers.rl_kd_recipes import Loss
+from mtkd.papers.rl_kd_run import Experiment
+from mtkd.policy import Policy
+from mtkd.recipes import Optimisation
+from mtkd.selection import Primary, Uniform
+from mtkd.store import Store
+from mtkd.tasks import Split
+from tests.conftest import make_text_task
+
+OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
+NAMES = ("scratch-2x16h2", "roberta-scratch-1x16h2")
+STUDENT = "scratch-1x16h2"
+ROW = {"arm", "task", "kind", "method", "variant", "repeat", "student", "layers", "teachers", "model", "metric", "score",
+       "metrics", "split", "validation", "n_test", "parameters", "lr", "temperature", "alpha", "gamma", "epochs", "curve",
+       "policy", "time", "energy_kwh", "peak_memory_mib", "samples_per_second", "folder"}  # fmt: skip
+
+
+def experiment(**changes) -> Experiment:
+    settings = {"task": "tiny", "teachers": NAMES, "students": (STUDENT,), "teacher_optimisations": (OPT,),
+                "student_optimisation": OPT, "policy_optimisation": replace(OPT, keep="last"), "rl_optimisation": OPT,
+                "policy": Policy(encoder="lsa-8", dev_size=10, dev_every=2), "vocab": 150, "max_length": 16}  # fmt: skip
+    return Experiment(**{**settings, **changes})
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(rl_kd_run, "load_task", lambda name, **options: replace(make_text_task(), name=name))
+
+
+# --- plans, seeds, recipes -----------------------------------------------------------------------------------------------
+
+
+def test_the_papers_counts():
+    students = ("BERT 3", "BERT 6")
+    asked = plans(4, students, rl_kd_scores.SECTIONS, tuple(rl_kd_scores.CONTROLS), 0)
+    assert len(asked) == len(set(asked))
+    counts = Counter((p.arm, p.kind, p.student) for p in asked)
+    # Table 4 per student: FT; four single teachers, six ensembles and three rewards
+    assert counts == {("main", "undistilled", "BERT 3"): 1, ("main", "student", "BERT 3"): 13,
+                      ("main", "undistilled", "BERT 6"): 1, ("main", "student", "BERT 6"): 13,
+                      ("main", "control", "BERT 3"): 7, ("readings", "student", "BERT 3"): 7}  # fmt: skip
+    assert {p.method for p in asked} == set(rl_kd_scores.METHODS)
+    assert [reward_of(p) for p in asked if p.variant.startswith("reward")] == [1, 2, 3, 1, 2, 3]
+    assert {reward_of(p) for p in asked if p.arm == "readings" or p.kind == "control"} == {3}
+
+
+def test_no_two_repeats_nor_teacher_and_student_share_a_seed():
+    e = experiment(repeats=(0, 1, 2))
+    teachers = {e.teacher_seed(r, p) for r in e.repeats for p in e.everyone}
+    assert len(teachers | {e.student_seed(r) for r in e.repeats}) == 6 + 3
+    assert not set(e.seeds()) & set(experiment(repeats=(0, 1, 2), seed=1).seeds())
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"sections": ("main", "table2")}, "no such entry of sections: 'table2'"),
+    ({"controls": ("plain_ce", "frozen")}, "no such entry of controls: 'frozen'"),
+    ({"teachers": NAMES[:1]}, "at least two"), ({"students": ()}, "a student"),
+    ({"teacher_optimisations": ()}, "learning rate"),
+    ({"teachers": ("scratch-2x16", "scratch-2x16h2")}, "the teachers must differ"),
+    ({"students": (STUDENT, STUDENT)}, "the students must differ"),
+])
+def test_parameters_that_contradict_each_other_are_refused(changes, says):
+    with pytest.raises(KitError, match=says):
+        experiment(**changes)
+
+
+def test_every_distillation_has_the_two_terms_of_equation_3():
+    loss = Loss(alpha=0.7, temperature=5.0, t_squared=False)
+    for method, selection in (("u", Uniform()), ("w", DevWeighted()), ("rand", RandomTeacher(per="step")),
+                              ("lr_train", LogisticWeighted(fit_split="train")), ("v_kd", Primary(1)),
+                              ("lr_dev", LogisticWeighted(fit_split="validation")), ("best_single", BestSingle())):  # fmt: skip
+        (stage,) = rl_kd_recipes.vanilla(method, loss, OPT, 1).stages
+        hard, soft = stage.terms
+        assert (hard.loss, round(hard.weight, 6)) == ("cross_entropy", 0.3)
+        assert (soft.loss, soft.weight, soft.temperature, soft.t_squared) == ("soft_cross_entropy", 0.7, 5.0, False)
+        assert soft.combine == "probabilities"
+        assert soft.selection == selection
+    with pytest.raises(KitError, match="no such method"):
+        rl_kd_recipes.vanilla("rl", loss, OPT)
+
+
+def test_algorithm_1_starts_from_the_student_of_the_average_teacher():
+    recipe = rl_kd_recipes.rl_kd(Policy(reward=2), Loss(), OPT, replace(OPT, epochs=3), replace(OPT, epochs=2))
+    assert [(s.name, s.learns, s.optimisation.epochs) for s in recipe.stages] == [
+        ("kd", "student", 1), ("policy", "selection", 3), ("alternate", "alternate", 2)]
+    assert recipe.stages[0] == rl_kd_recipes.vanilla("u", Loss(), OPT).stages[0]
+    again = rl_kd_recipes.without_policy("u", Uniform(), Loss(), OPT, replace(OPT, epochs=2))
+    assert again.stages[0] == recipe.stages[0]
+    assert [(s.learns, s.optimisation.epochs) for s in again.stages] == [("student", 1), ("student", 2)]
+
+
+def test_readings_and_controls_change_one_thing():
+    e = experiment()
+    policies = {}
+    for plan in e.plans(0):
+        if plan.arm == "readings":
+            stages = e.recipe(plan).stages
+            policies[plan.variant] = (stages[2].terms[1].selection, stages[2].terms[1].t_squared)
+    full, scaled = policies.pop("full")
+    assert (full.reward, full.gradient, full.baseline, scaled) == (3, "log", "moving_average", True)
+    changed = {"printed": {"gradient": "printed"}, "no_baseline": {"baseline": "none"}, "batch_credit": {"credit": "batch"},
+               "batchwise": {"alternation": "batch"}, "student_reward": {"pretrain_reward": "student"}, "unscaled": {}}
+    assert {name: policy for name, (policy, _) in policies.items()} == {n: replace(full, **c) for n, c in changed.items()}
+    assert [name for name, (_, scaled) in policies.items() if not scaled] == ["unscaled"]
+    by = {p.variant: p for p in e.plans(0) if p.kind == "control"}
+    assert e.recipe(by["shuffled"]).teachers.control == "shuffled"
+    assert e.recipe(by["random_policy"]).stages[1].learns == "student"
+    assert isinstance(e.recipe(by["random_policy"]).stages[1].terms[1].selection, Policy)
+    for name, selection in (("average_again", Uniform()), ("w_again", DevWeighted()),
+                            ("lr_dev_again", LogisticWeighted(fit_split="validation"))):  # fmt: skip
+        assert [stage.terms[1].selection for stage in e.recipe(by[name]).stages] == [selection] * 2
+    assert by["plain_ce"].members == ()
+
+
+# --- a small real run ----------------------------------------------------------------------------------------------------
+
+
+def all_rows(e: Experiment) -> list[dict]:
+    return [row for r in e.repeats for row in (*e.teacher_rows(r), *e.result_rows(r))]
+
+
+def test_rows_keep_the_contract_and_nothing_is_trained_twice(monkeypatch):
+    e = experiment()
+    for group in e.jobs():
+        for job in group:
+            job()
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was left to train, or trained again"))
+    e = experiment()
+    rows = all_rows(e)
+    json.dumps(rows, allow_nan=False)  # plain data only
+    assert Counter(r["arm"] for r in rows) == {"teachers": 2 + 5, "main": 1 + 2 + 6 + 3 + 7, "readings": 7}
+    for row in rows:
+        assert set(row) - {"weights"} == ROW
+        assert row["score"] == row["metrics"]["accuracy"]
+        assert (row["metric"], row["split"], row["n_test"], row["repeat"]) == ("accuracy", "test", 30, 0)
+        assert all(v >= 0 for v in row["time"].values())
+        if row["folder"]:
+            assert (Store().folder / row["folder"] / "config.json").is_file()
+    frame = rl_kd.rows_frame([{"paper": "rl_kd", "tier": "demo", "parameters": {}, "rows": rows}])
+    assert len(frame) == len(rows)  # no two rows are the same model of the same section
+    check(rows)
+    assert rows == all_rows(experiment())
+    bill = outcome.bill(e)
+    own = {r["folder"] for r in rows if r["folder"]}
+    # without a row: the policy's pre-training of 3 rewards, 6 readings and 2 controls; the starts of the shuffled, the uniform
+    # and the unscaled student
+    assert bill["models"] == len(own) + 11 + 3
+    assert bill["training_s"] > 0
+
+
+def check(rows):
+    by = {(r["arm"], r["method"], r["variant"], tuple(r["teachers"])): r for r in rows}
+    start, full = by["main", "u", None, NAMES], by["main", "rl", "reward_3", NAMES]
+    assert full["folder"] == by["readings", "rl", "full", NAMES]["folder"]  # one model, a row in every section
+    assert (start["epochs"], full["epochs"], by["main", "rl", "plain_ce", ()]["epochs"]) == (1, 2, 2)
+    assert full["time"]["intermediate_s"] > start["time"]["train_s"]  # the start and the policy's pre-training
+    assert by["main", "ft", None, ()]["time"]["teachers_s"] == 0
+    assert [full["gamma"], by["main", "rl", "reward_1", NAMES]["gamma"], start["gamma"]] == [0.5, None, None]
+    assert [start["alpha"], by["main", "ft", None, ()]["alpha"]] == [0.5, None]
+    teachers = [r for r in rows if r["kind"] == "teacher"]
+    assert full["time"]["teachers_s"] == pytest.approx(sum(r["time"]["train_s"] for r in teachers))
+    assert set(full["policy"]) == {"pretraining", "alternation"}
+    assert full["policy"]["alternation"]["dev_accuracy"][-1] is not None
+    assert by["main", "rl", "reward_1", NAMES]["policy"]["alternation"]["dev_accuracy"][-1] is None
+    assert len(full["policy"]["alternation"]["selected"][0]) == 2
+    assert by["main", "rl", "random_policy", NAMES]["policy"] is None
+    ensembles = {r["method"]: r for r in rows if r["kind"] == "ensemble"}
+    assert set(ensembles) == set(rl_kd_scores.ENSEMBLES)  # Best-Single is no model at test time
+    for name in ("w", "lr_train", "lr_dev"):
+        assert sum(ensembles[name]["weights"]) == pytest.approx(1.0)
+    assert ensembles["u"]["weights"] is None
+    folders = [r["folder"] for r in rows if r["folder"] and r["arm"] != "readings"]
+    assert len(folders) == len(set(folders))
+
+
+def test_ensembles_are_scored_as_their_students_are_taught():
+    e = experiment(sections=())
+    said = e.said(0, "test")
+    assert said.shape == (30, 2, 3)
+    mean = said.softmax(-1).mean(1)
+    assert torch.allclose(e.ensemble(0, "u", "test").softmax(-1), mean, atol=1e-6)
+    weights = e.fitted(0, "w").state()["weights"]
+    labels = torch.from_numpy(e.loaded.splits["validation"].labels)
+    accuracy = (e.said(0, "validation").argmax(-1) == labels[:, None]).float().mean(0)
+    assert torch.allclose(weights, accuracy / accuracy.sum())
+    assert not rl_kd_recipes.FIXED["w"].state()  # what is learned stays with the copy
+    drawn = e.ensemble(0, "rand", "test")
+    assert all(any(torch.equal(drawn[i], said[i, k]) for k in range(2)) for i in range(30))
+    assert torch.equal(drawn, e.ensemble(0, "rand", "test"))
+
+
+def test_the_best_learning_rate_of_a_teacher_is_chosen_on_validation():
+    e = experiment(teacher_optimisations=(replace(OPT, lr=1e-6), replace(OPT, lr=1e-2, epochs=8)), sections=())
+    chosen = e.teacher(0, 0)
+    assert chosen.metrics["validation"]["accuracy"] > 0.5
+    assert len(e.used) == 2  # both are on the bill
+    assert chosen.metrics["validation"]["accuracy"] == max(i["metrics"]["validation"]["accuracy"] for i in e.used.values())
+
+
+def test_a_second_set_of_test_rows_gives_rows_of_its_own():
+    """MNLI's mismatched rows: the paper's MNLI-mm."""
+    e = experiment(task="glue/mnli", sections=("main",), controls=())
+    task = e.loaded
+    e.__dict__["loaded"] = replace(task, splits={**task.splits, "mismatched": Split(
+        [f"mm/{i}" for i in range(12)], task.splits["test"].inputs[:12], task.splits["test"].labels[:12])})
+    rows = [*e.teacher_rows(0), *e.student_rows(outcome.start_plan(e, 0))]
+    assert Counter((r["task"], r["split"], r["n_test"]) for r in rows) == {("glue/mnli", "test", 30): 8,
+                                                                            ("glue/mnli-mm", "mismatched", 12): 8}  # fmt: skip
+    first, second = rows[-2:]
+    assert first["validation"] == second["validation"]
+    logits = e.make(outcome.start_plan(e, 0)).logits("test")[:12]
+    assert second["score"] == pytest.approx((logits.argmax(-1).numpy() == task.splits["test"].labels[:12]).mean())
+    assert rl_kd_scores.printed_name(second["task"]) == "MNLI-mm"
+
+
+# --- teachers made elsewhere, what is left, looks inside -----------------------------------------------------------------
+
+
+def test_finished_teachers_and_tables_of_logits_teach_too(tmp_path):
+    task = make_text_task()
+    donor = experiment(sections=())
+    folder = donor.teacher(0, 1).folder
+    rng = np.random.default_rng(0)
+    ids = [i for split in task.splits.values() for i in split.ids]
+    labels = np.concatenate([split.labels for split in task.splits.values()])
+    table = pd.DataFrame(np.eye(3)[labels] * 4 + rng.normal(0, 1, (len(ids), 3)), columns=task.classes).assign(id=ids)
+    table.to_parquet(tmp_path / "said.parquet")
+    e = experiment(teachers=(str(tmp_path / "said.parquet"), f"finished:{folder}"), sections=("main",), controls=())
+    rows = all_rows(e)
+    said = next(r for r in rows if r["kind"] == "teacher" and r["teachers"][0].endswith("said.parquet"))
+    assert said["score"] > 0.9
+    assert (said["parameters"], said["folder"]) == (None, None)
+    assert len(rows) == 2 + 5 + 1 + 2 + 6 + 3
+    json.dumps(rows, allow_nan=False)
+
+
+def test_export_submissions_and_views(tmp_path):
+    e = experiment(sections=("main",), controls=())
+    task = e.loaded
+    e.__dict__["loaded"] = replace(task, name="glue/mnli", splits={**task.splits, "hidden_test": Split(
+        [f"test/{i}" for i in range(6)], task.splits["test"].inputs[:6], np.full(6, -1))})
+    folder = outcome.export(e, tmp_path)
+    best = outcome.best_student(e)
+    assert (folder / "model.safetensors").read_bytes() == (best.folder / "model.safetensors").read_bytes()
+    assert models.load(folder)
+    (file,) = outcome.write_submissions(e, tmp_path)
+    assert len(file.read_text().splitlines()) == 7
+    assert outcome.export(experiment(sections=()), tmp_path) is None
+    assert [(r["split"], r["samples"], r["classes"]) for r in outcome.data_rows(e)] == [
+        ("train", 60, 3), ("validation", 24, 3), ("test", 30, 3)]
+
+    assert views.widths(e) == {"R(x)": 8, "probabilities": 6, "losses": 2, "state": 8 + 4 * 2}
+    state = views.one_state(e, 0, 3)
+    assert state.drop(columns="cross_entropy").sum(axis=1).between(0.98, 1.02).all()
+    known = views.knowledge(e, 0)
+    single = known[known["teacher"] != "at least one is right"]
+    assert (known[known["teacher"] == "at least one is right"]["accuracy"].to_numpy()
+            >= single.groupby("split", sort=False)["accuracy"].max().to_numpy()).all()
+    paid = views.what_rewards_pay(e, e.make(outcome.start_plan(e, 0)), 0)
+    assert paid["reward 1"].nunique() == 1  # it does not see whom the policy follows
+    assert paid["reward 2"].nunique() == 2
+    table = views.whom(e, best, 0)
+    assert len(table) == 2 * 60
+    assert table["probability"].between(0, 1).all()
+    assert len(views.whom_figure(table).content.axes) == 2
+    assert views.summed_up(table)["training samples"].sum() == 2 * 60
+    assert len(views.agreement_figure(e, 0).content.axes) == 2
