@@ -7,7 +7,7 @@
 Names: "pydocs/topic", "pydocs/relevance", "pydocs/acceptability" (offline, see mtkd.pydocs), "pydocs/span" (offline,
 mtkd.pydocs_span), "glue/cola" and the other eight GLUE tasks (mtkd.glue), "tweet_eval/emotion", "tweet_eval/sentiment"
 and "emotion" (mtkd.tweets), "mind/topic" and "mind/balanced" (mtkd.mind), "nbme" (your own copy, mtkd.nbme), "wiki_qa"
-(mtkd.wikiqa), "digits", "cifar10" (mtkd.images), or the path of your own file or folder (mtkd.userfile).
+(mtkd.wikiqa), "snli" (mtkd.snli), "digits", "cifar10" (mtkd.images), or the path of your own file or folder (mtkd.userfile).
 """
 
 from __future__ import annotations
@@ -277,6 +277,7 @@ _LOADERS: dict[str, tuple[str, ...]] = {
     **{f"mind/{task}": ("mtkd.mind", "load", task) for task in ("topic", "balanced")},
     "nbme": ("mtkd.nbme", "load"),
     "wiki_qa": ("mtkd.wikiqa", "load"),
+    "snli": ("mtkd.snli", "load"),
     "digits": ("mtkd.images", "digits"),
     "cifar10": ("mtkd.images", "cifar10"),
 }

@@ -47,6 +47,7 @@ class Experiment:
     depths: tuple[int, ...] = ()
     pool_sizes: tuple[int, ...] = ()
     pool_source: str = ""
+    pool_columns: tuple[str, ...] = ()
     alpha: float = 0.9
     alphas: tuple[float, ...] = ()
     heads_after_pool: str = "kept"
@@ -107,7 +108,7 @@ class Experiment:
         """The target task in the student's tokens, with its pools."""
         made = prepare(self.loaded(self.task), self.student, max_length=self.max_length, vocab=self.vocab)
         for size in self.pools.values():
-            pool.attach(made, f"pool-{size}", self.pool_source or None, size)
+            pool.attach(made, f"pool-{size}", self.pool_source or None, size, self.pool_columns or None)
         return made
 
     def prepared(self, task: str, student: str = "") -> Prepared:
@@ -241,7 +242,7 @@ def from_parameters(p: dict) -> Experiment:
              for prefix in ("", "transfer_")]
     plain = ("task", "student", "bilstm_lr", "bilstm", "pool_source", "alpha", "heads_after_pool", "protocol", "max_length",
              "vocab", "speed_texts", "speed_repeats", "seed", "task_options")
-    lists = ("teachers", "teacher_lrs", "transfer", "depths", "pool_sizes", "alphas", "repeats", "sections",
+    lists = ("teachers", "teacher_lrs", "transfer", "depths", "pool_sizes", "pool_columns", "alphas", "repeats", "sections",
              "transfer_sections", "ranking")
     return Experiment(
         **{name: p[name] for name in plain}, **{name: tuple(p[name]) for name in lists},

@@ -1,0 +1,296 @@
+"""TMKD's experiment on tiny tasks: which students are asked for, what they start from and follow, and what their rows say."""
+
+import doctest
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_pair_task, make_text_task, text_split
+
+from mtkd import models, records, train
+from mtkd.errors import KitError
+from mtkd.evaluate import ensemble_logits
+from mtkd.papers import tmkd, tmkd_outcome, tmkd_plans, tmkd_recipes, tmkd_rows, tmkd_run, tmkd_views
+from mtkd.papers.tmkd_plans import plans
+from mtkd.papers.tmkd_run import Experiment
+from mtkd.papers.tmkd_scores import SECTIONS
+from mtkd.recipes import Optimisation
+from mtkd.selection import Primary, Uniform
+from mtkd.store import Store
+
+OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
+STUDENT, BILSTM = "scratch-1x16h2", "bilstm-1x8e8v100"
+ROW = {"arm", "task", "role", "kind", "method", "pool", "pool_size", "student", "layers", "alpha", "variant", "repeat", "n",
+       "model", "metric", "score", "metrics", "split", "validation", "n_test", "parameters", "speed", "time", "energy_kwh",
+       "peak_memory_mib", "samples_per_second", "folder"}  # fmt: skip
+
+
+def experiment(**changes) -> Experiment:
+    settings = {"task": "tiny/text", "transfer": ("tiny/other",), "teachers": ("scratch-1x16h2",) * 3, "student": STUDENT,
+                "teacher_lrs": (3e-3, 2e-3, 1e-3), "bilstm": BILSTM, "depths": (1, 2, 3), "pool_sizes": (20, 40), "vocab": 150,
+                "alphas": (0.5, 1.0), "teacher_optimisation": OPT, "pool_optimisation": OPT, "student_optimisation": OPT,
+                "max_length": 16, "speed_texts": 8, "speed_repeats": 1}  # fmt: skip
+    return Experiment(**{**settings, **changes})
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """The target is the three-class task with a pool, the other one asks two classes of the same sentences."""
+    def load(name, **options):
+        task = make_text_task()
+        if name == "tiny/text":
+            pool = text_split("pool", 40, 99)
+            return replace(task, name=name, splits={**task.splits, "unlabelled": replace(pool, labels=np.full(40, -1))})
+        halves = {k: replace(s, labels=(s.labels == 0).astype(np.int64)) for k, s in task.splits.items()}
+        return replace(task, name=name, classes=("not sea", "sea"), splits=halves)
+
+    monkeypatch.setattr(tmkd_run, "load_task", load)
+
+
+# --- plans, recipes, seeds -----------------------------------------------------------------------------------------------
+
+
+def test_doctests():
+    for module in (tmkd_plans, tmkd_outcome):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed
+
+
+def test_the_papers_counts():
+    asked = plans("rte", 0, SECTIONS, "bottom-3 of bert", 0.9, ("base", "large"), bilstm="bilstm-2x256e300", depths=(1, 3, 5),
+                  alphas=(0.1, 0.3, 0.5, 0.7, 0.9, 1.0))  # fmt: skip
+    assert len(asked) == len(set(asked))
+    counts = Counter((p.arm, p.kind) for p in asked)
+    # Tables 4 to 7: 4 ways without a pool, TMKD twice, TKD three times; the Bi-LSTM's 3 without and 3 with the base pool
+    assert counts == {("methods", "undistilled"): 1, ("methods", "student"): 6 + 3 + 6, ("methods", "control"): 3,
+                      ("layers", "student"): 3, ("alpha", "student"): 6, ("pools", "student"): 3,
+                      ("largest", "student"): 3}  # fmt: skip
+    assert {p.student for p in asked if p.arm == "layers"} == {f"bottom-{n} of bert" for n in (1, 3, 5)}
+    assert {(p.method, p.pool) for p in asked if p.arm == "alpha"} == {("many", "base")}
+    assert {p.pool for p in asked if p.kind == "control"} == {"large"}
+    without = plans("rte", 0, SECTIONS, "bottom-3 of bert", 0.9, (), depths=(1,))
+    assert {p.pool for p in without} == {""}
+
+
+def test_recipes_are_equations_4_and_5():
+    first, second = tmkd_recipes.stage_1("many", "pool-20", OPT), tmkd_recipes.stage_2("many", 0.9, OPT, new_heads=True)
+    (term,) = first.stages[0].terms
+    assert (term.loss, term.combine, term.weight, term.selection) == ("logit_mse", "heads", 1.0, Uniform())
+    assert (first.stages[0].data, first.stages[0].reset) == ("pool-20", ())
+    assert [(t.loss, round(t.weight, 6)) for t in second.stages[0].terms] == [("cross_entropy", 0.1), ("logit_mse", 0.9)]
+    assert (second.stages[0].reset, second.predictor) == (("heads",), "heads")
+    one, average = (tmkd_recipes.soft(name, best=2) for name in ("one", "average"))
+    assert (one.combine, one.selection) == ("one_head", Primary(2))
+    assert (average.combine, average.selection) == ("one_head", Uniform())
+    assert [t.loss for t in tmkd_recipes.stage_2("one", 1.0, OPT).stages[0].terms] == ["logit_mse"]
+    assert tmkd_recipes.heads("many", 3) == 3
+    assert tmkd_recipes.heads("average", 3) == 1
+    for alpha in (0.0, 1.5):
+        with pytest.raises(KitError, match="above 0 and at most 1"):
+            tmkd_recipes.stage_2("one", alpha, OPT)
+    with pytest.raises(KitError, match="no such method: 'each'"):
+        tmkd_recipes.soft("each")
+
+
+def test_no_two_repeats_nor_teacher_and_student_share_a_seed():
+    e = experiment(repeats=(0, 1, 2))
+    found = {e.teacher_seed(r, p) for r in e.repeats for p in e.everyone} | {e.student_seed(r) for r in e.repeats}
+    assert len(found) == 12
+    assert e.seeds() == sorted(found)
+    assert not set(e.seeds()) & set(experiment(repeats=(0, 1, 2), seed=1).seeds())
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"sections": ("main", "table4")}, "no such section: 'table4'"), ({"teacher_lrs": (1e-3,)}, "a learning rate per teacher"),
+    ({"teachers": ("finished:x", "a", "b")}, "one task only"), ({"transfer": ("tiny/text",)}, "different tasks"),
+    ({"heads_after_pool": "old"}, "there are kept, new"), ({"pool_sizes": (40, 20)}, "must grow"),
+    ({"bilstm": "lstm-1x8"}, "names no Bi-LSTM"),
+])  # fmt: skip
+def test_parameters_that_contradict_each_other_are_refused(changes, says):
+    with pytest.raises(KitError, match=says):
+        experiment(**changes)
+
+
+def test_a_student_of_unknown_depth_has_no_section_layers():
+    with pytest.raises(KitError, match="whose name says its layers"):
+        tmkd_plans.with_depth("minilm", 3)
+
+
+# --- a small real run ----------------------------------------------------------------------------------------------------
+
+
+def plan_of(e, method, pool="", task="", **changes):
+    return replace(tmkd_outcome.full_plan(e, 0), method=method, pool=pool, task=task or e.task, **changes)
+
+
+def test_stage_1_is_one_student_for_all_tasks_and_learns_from_soft_labels_alone():
+    e = experiment()
+    here, there = (e.make(plan_of(e, "many", "base", task)) for task in e.tasks)
+    assert here.before.key == there.before.key
+    assert set(here.before.info["history"]["losses"]) == {"logit_mse"}
+    assert set(here.info["history"]["losses"]) == {"cross_entropy", "logit_mse"}
+    large = e.make(plan_of(e, "many", "large"))
+    one = e.make(plan_of(e, "one", "base"))
+    assert len({here.before.key, large.before.key, one.before.key}) == 3
+    assert large.before.info["history"]["samples"] == 40
+    # kept heads on the pool's own task, new ones of the right size on another
+    assert (models.load(here.folder).golden.out_features, models.load(there.folder).golden.out_features) == (3, 2)
+    assert (models.load(here.folder).n_heads, models.load(one.folder).n_heads) == (3, 1)
+
+
+def test_kept_and_new_heads_after_the_pool(monkeypatch):
+    """The soft heads of stage 1 go on with the pool's own task, unless heads_after_pool says otherwise."""
+    seen = {}
+    original = train.fit
+
+    def watch(network, *args, **options):
+        seen["soft"] = {k: v.clone() for k, v in network.soft.state_dict().items()}
+        seen["word"] = next(iter(network.hf.parameters())).clone()
+        return original(network, *args, **options)
+
+    for kept in ("kept", "new"):
+        e = experiment(heads_after_pool=kept)
+        plan = plan_of(e, "many", "base")
+        before = models.load(e.pretrained(plan).folder)
+        monkeypatch.setattr(train, "fit", watch)
+        e.make(plan)
+        monkeypatch.setattr(train, "fit", original)
+        same = all(torch.equal(v, before.soft.state_dict()[k]) for k, v in seen["soft"].items())
+        assert same == (kept == "kept")
+        assert torch.equal(seen["word"], next(iter(before.hf.parameters())))  # the encoder goes on in both
+
+
+def test_methods_follow_the_right_teachers(monkeypatch):
+    e = experiment()
+    best, followed = e.best(e.task, 0), []
+    original = tmkd_run.distil.distill
+
+    def watch(prepared, teachers, student, recipe, *args, **options):
+        followed.append((student, recipe.members(recipe.stages[0], len(teachers))))
+        return original(prepared, teachers, student, recipe, *args, **options)
+
+    monkeypatch.setattr(tmkd_run.distil, "distill", watch)
+    for method in ("one", "average", "many", "each"):
+        e.members(plan_of(e, method))
+    one, every = f"{STUDENT} + heads-1", (0, 1, 2)
+    assert followed == [(one, (best,)), (one, every), (f"{STUDENT} + heads-3", every), (one, (0,)), (one, (1,)), (one, (2,))]
+
+
+def test_m_o_m_averages_probabilities_and_alpha_1_asks_the_soft_heads_alone():
+    e = experiment()
+    plan = plan_of(e, "each")
+    found = tmkd_rows.answers(e, e.task, e.members(plan), "test")
+    members = [e.make(plan, p).logits("test").numpy() for p in e.everyone]
+    assert np.allclose(found, ensemble_logits(members, "probabilities"))
+    assert tmkd_rows.student_row(e, plan)["parameters"] == 3 * e.make(plan, 0).info["parameters"]
+    full, soft = (e.make(plan_of(e, "many", alpha=a)) for a in (0.9, 1.0))
+    assert models.load(full.folder).predictor == "heads"
+    assert models.load(soft.folder).predictor == "soft_heads"
+    assert set(soft.info["history"]["losses"]) == {"logit_mse"}
+
+
+def test_plain_ce_takes_as_many_steps_as_both_stages():
+    e = experiment(pool_optimisation=replace(OPT, epochs=3), student_optimisation=replace(OPT, epochs=2))
+    plan = plan_of(e, "many", "large", kind="control", variant="plain_ce")
+    steps = 2 * 4 + 3 * 3  # 60 samples and a pool of 40 in batches of 16
+    assert e.make(plan).info["history"]["steps"] >= steps
+    assert e.make(plan).info["history"]["steps"] - steps < 4
+    assert e.make(plan).before is None
+
+
+def all_rows(e: Experiment) -> list[dict]:
+    made = (tmkd_rows.teacher_rows, tmkd_rows.result_rows, tmkd_rows.speed_rows)
+    return [row for r in e.repeats for rows in made for row in rows(e, r)]
+
+
+def test_rows_keep_the_contract_and_nothing_is_trained_twice(monkeypatch):
+    e = experiment()
+    for group in e.jobs():
+        for job in group:
+            job()
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was left to train, or trained again"))
+    e = experiment()
+    rows = all_rows(e)
+    json.dumps(rows)  # scalars and short lists only
+    # teachers of two tasks and their ensembles; both tasks' rows; speeds: teacher, ensemble, four builds, three Bi-LSTMs,
+    # two more depths
+    assert Counter(r["arm"] for r in rows) == {"teachers": 8, "methods": 16 + 3 + 5, "layers": 3, "alpha": 2, "pools": 3,
+                                               "largest": 4, "speed": 2 + 4 + 3 + 2}  # fmt: skip
+    for row in rows:
+        assert set(row) == ROW
+        assert row["score"] == row["metrics"][row["metric"]]
+        assert (row["split"], row["n_test"], row["repeat"], row["n"]) == ("test", 30, 0, 3)
+        assert row["role"] == ("target" if row["task"] == "tiny/text" else "transfer")
+        assert all(v >= 0 for v in row["time"].values())
+        if row["folder"]:
+            assert (Store().folder / row["folder"] / "config.json").is_file()
+        assert (row["speed"] is not None) == (row["arm"] == "speed")
+    frame = tmkd.rows_frame([{"paper": "tmkd", "tier": "demo", "parameters": {}, "rows": rows}])
+    assert len(frame) == len(rows)  # no two rows are the same model of the same section
+    assert frame[frame["arm"] == "speed"]["qps"].gt(0).all()
+    assert sum(r["variant"] == "best" for r in rows if r["arm"] == "teachers") == 2
+    assert all(r["time"]["intermediate_s"] > 0 for r in rows if r["pool"] and r["variant"] != "plain_ce")
+    again = [records.stable_view({"rows": all_rows(experiment())}), records.stable_view({"rows": rows})]
+    assert json.dumps(again[0]) == json.dumps(again[1])  # the same bytes but for times and speeds
+    bill = tmkd_outcome.bill(e)
+    assert bill["models"] == len(e.used)
+    assert bill["training_s"] > sum(r["time"]["train_s"] for r in rows if r["arm"] == "teachers" and r["kind"] == "teacher")
+
+
+def test_ranking_is_asked_of_the_sections_that_want_it(monkeypatch):
+    """WikiQA's second metric: MAP over questions, for the teachers and the chosen sections alone."""
+    def load(name, **options):
+        task = make_pair_task()
+        rows = text_split("test", 12, 7)
+        ranking = replace(rows, ids=[f"test/Q{i // 4}/{i % 4}" for i in range(12)], inputs=[(t[0], t[0]) for t in rows.inputs],
+                          labels=np.arange(12) % 2)  # fmt: skip
+        return replace(task, name=name, metrics=("accuracy",), splits={**task.splits, "ranking": ranking})
+
+    monkeypatch.setattr(tmkd_run, "load_task", load)
+    e = experiment(transfer=(), pool_sizes=(), sections=("stages", "alpha"), ranking=("stages",))
+    for row in all_rows(e):
+        assert ("map" in row["metrics"]) == (row["arm"] in ("teachers", "methods"))
+        assert 0 <= row["metrics"].get("map", 0) <= 1
+
+
+def test_finished_teachers_teach_too():
+    donor = experiment(transfer=(), sections=("stages",))
+    folder = donor.teacher(donor.task, 0, 0).folder
+    e = experiment(transfer=(), sections=("stages",), teachers=(f"finished:{folder}", STUDENT, STUDENT))
+    rows = all_rows(e)
+    finished = next(r for r in rows if r["arm"] == "teachers")
+    assert finished["score"] == donor.teacher(donor.task, 0, 0).metrics["test"]["accuracy"]
+    assert {r["pool"] for r in rows if r["kind"] == "student"} == {None, "large"}
+
+
+# --- what is left, and looks inside --------------------------------------------------------------------------------------
+
+
+def test_table_3_export_and_views(tmp_path):
+    e = experiment(sections=("main",))
+    rows = tmkd_outcome.data_rows(e)
+    assert [(r["task"], r["split"], r["samples"]) for r in rows] == [
+        *(("tiny/text", name, n) for name, n in (("train", 60), ("validation", 24), ("test", 30))),
+        *(("tiny/other", name, n) for name, n in (("train", 60), ("validation", 24), ("test", 30))),
+        ("tiny/text (pool)", "pool base", 20), ("tiny/text (pool)", "pool large", 40)]  # fmt: skip
+    assert all(3 <= r["words_first"] <= 12 and r["words_second"] is None for r in rows)
+    folder = tmkd_outcome.export(e, tmp_path)
+    assert (folder / "heads.safetensors").is_file()
+    assert models.load(folder).n_heads == 3
+    assert tmkd_outcome.export(experiment(sections=()), tmp_path) is None
+
+    plan = tmkd_outcome.full_plan(e, 0)
+    table = tmkd_views.head_scores(e, plan)
+    assert table.index.tolist() == ["golden", "soft 0", "soft 1", "soft 2", "vote of all (Eq. 6)"]
+    assert table["accuracy"].iloc[-1] == pytest.approx(e.make(plan).metrics["test"]["accuracy"])
+    assert tmkd_views.head_distances(e, plan).shape == (3, 3)
+    said = tmkd_views.pool_logits(e, 0, "large")
+    assert said.shape == (3, 40, 3)
+    sure = tmkd_views.sureness(e, 0)
+    assert len(sure) == 3 * (60 + 20)
+    assert sure["probability"].between(1 / 3, 1).all()
+    assert len(tmkd_views.sureness_figure(sure).content.axes) == 3
