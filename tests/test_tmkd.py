@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from mtkd import papers
-from mtkd.papers import published_value, tmkd, tmkd_scores
+from mtkd.papers import published_value, tmkd, tmkd_scores, tmkd_tables
 from mtkd.papers.tmkd_exercises import exercises, more_parameters, trainings, vote
 from mtkd.papers.tmkd_scores import method_name, pick, row_name, rows_frame, student_name
 from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
@@ -112,9 +112,10 @@ def verdicts(rows, **options):
 
 
 def test_doctests():
-    result = doctest.testmod(tmkd_scores)
-    assert result.attempted
-    assert not result.failed
+    for module in (tmkd_scores, tmkd_tables):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed
 
 
 # --- the data file -------------------------------------------------------------------------------------------------------
@@ -338,8 +339,9 @@ def test_tables_2_3_8_and_9():
     assert table2.loc[("paper", "BERT_large"), "Latency"] == "5.2"
     assert table2.loc[("demo tier", "3 of them"), "Samples Per second"].startswith("3")
     table3 = tmkd.exhibit("table3", records).content.set_index(["source", "data set"])
-    assert table3.loc[("demo tier", OTHER), "train"] == "2490 / 277 / 300"
-    assert table3.loc[("demo tier", "pydocs/topic (pool)"), "train"] == "400 / 1600"
+    assert table3.loc[("demo tier", OTHER), ["train", "validation", "test"]].tolist() == ["2,490", "277", "300"]
+    assert table3.loc[("demo tier", "pydocs/topic (pool)"), ["train (base)", "train (large)"]].tolist() == ["400", "1,600"]
+    assert table3.loc[("paper", "CommQA-Labeled"), "answer words"] == "45.70"
     assert table3.loc[("paper", "CommQA-Unlabeled"), "train (extreme)"] == "0.1B"
     table8 = tmkd.exhibit("table8", records).content.set_index(["source", "model"])
     column = "pydocs/topic Acc (3 teachers, pool of 1,600)"

@@ -291,6 +291,9 @@ def test_table_3_export_and_views(tmp_path):
     said = tmkd_views.pool_logits(e, 0, "large")
     assert said.shape == (3, 40, 3)
     sure = tmkd_views.sureness(e, 0)
-    assert len(sure) == 3 * (60 + 20)
+    assert len(sure) == 3 * (60 + 30 + 20)
+    means = sure.groupby("texts")["right"].mean()
+    assert means["test"] == pytest.approx(np.mean([m.metrics["test"]["accuracy"] for m in e.teacher_set(e.task, 0)]))
+    assert np.isnan(means["pool"])
     assert sure["probability"].between(1 / 3, 1).all()
     assert len(tmkd_views.sureness_figure(sure).content.axes) == 3

@@ -36,22 +36,27 @@ def split_logits(experiment: Experiment, repeat: int, split: str) -> np.ndarray:
 
 
 def sureness(experiment: Experiment, repeat: int) -> pd.DataFrame:
-    """The largest probability that each teacher gives, on the texts that it was trained on and on the base pool's.
+    """The largest probability that each teacher gives, on the texts that it was trained on, on test and on the base pool's.
 
-    Columns teacher (its learning rate), texts, probability.
+    Columns teacher (its learning rate), texts, probability, right (missing where there is no label).
     """
-    pool = next(iter(experiment.pools))
-    rates, tables = experiment.teacher_lrs, []
-    for texts, logits in (("labelled, seen in training", split_logits(experiment, repeat, "train")),
-                          ("pool, never seen", pool_logits(experiment, repeat, pool))):
+    pool, splits = next(iter(experiment.pools)), experiment.loaded(experiment.task).splits
+    tables = []
+    for texts, logits, labels in (
+        ("seen in training", split_logits(experiment, repeat, "train"), splits["train"].labels),
+        ("test", split_logits(experiment, repeat, "test"), splits["test"].labels),
+        ("pool", pool_logits(experiment, repeat, pool), None),
+    ):
         sure = torch.from_numpy(logits).softmax(-1).amax(-1).numpy()                                        # [T, n]
-        tables += [pd.DataFrame({"teacher": f"learning rate {rate:g}", "texts": texts, "probability": values})
-                   for rate, values in zip(rates, sure)]
+        right = np.full(sure.shape, np.nan) if labels is None else (logits.argmax(-1) == labels).astype(float)
+        tables += [pd.DataFrame({"teacher": f"learning rate {rate:g}", "texts": texts, "probability": values, "right": good})
+                   for rate, values, good in zip(experiment.teacher_lrs, sure, right)]
     return pd.concat(tables, ignore_index=True)
 
 
 def sureness_figure(table: pd.DataFrame) -> Exhibit:
-    """One panel per teacher: how its largest probabilities are spread, on labelled texts and on the pool."""
+    """One panel per teacher: how its largest probabilities are spread, on the texts it was trained on and on the pool."""
+    table = table[table["texts"] != "test"]
     names = list(dict.fromkeys(table["teacher"]))
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(3.3 * len(names) + 0.6, 3.0), layout="constrained")
@@ -67,8 +72,7 @@ def sureness_figure(table: pd.DataFrame) -> Exhibit:
         axis.set_title(name, fontsize=10)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    words = "How sure each teacher is. What it was trained on it knows by heart, so that its soft labels there say little more "
-    words += "than the gold ones; on the pool they say what it really thinks."
+    words = "How sure each teacher is of texts that it was trained on, and of texts that it has never seen."
     return Exhibit("sureness", "teachers on labelled and on unlabelled texts", words, figure)
 
 
