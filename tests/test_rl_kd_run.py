@@ -4,6 +4,7 @@ and starts, and what their rows say."""
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from mtkd import models, train
 from mtkd.ensembles import BestSingle, DevWeighted, LogisticWeighted
 from mtkd.errors import KitError
 from mtkd.experts import RandomTeacher
+from mtkd.gridfiles import read_grid
 from mtkd.papers import rl_kd, rl_kd_recipes, rl_kd_run, rl_kd_scores
 from mtkd.papers import rl_kd_outcome as outcome
 from mtkd.papers import rl_kd_views as views
@@ -22,6 +24,7 @@ from mtkd.papers.rl_kd_recipes import Loss
 from mtkd.papers.rl_kd_run import Experiment
 from mtkd.policy import Policy
 from mtkd.recipes import Optimisation
+from mtkd.records import repo_root
 from mtkd.selection import Primary, Uniform
 from mtkd.store import Store
 from mtkd.tasks import Split
@@ -130,6 +133,22 @@ def test_readings_and_controls_change_one_thing():
                             ("lr_dev_again", LogisticWeighted(fit_split="validation"))):  # fmt: skip
         assert [stage.terms[1].selection for stage in e.recipe(by[name]).stages] == [selection] * 2
     assert by["plain_ce"].members == ()
+
+
+def test_the_papers_grid_is_the_paper_grid():
+    """3 learning rates, 3 temperatures, 3 alphas, 4 gammas, for each of six tasks; Table 4 has five runs of each."""
+    grid = read_grid(repo_root() / "params" / "rl_kd" / "grid.yaml")
+    names = ("student_lr", "temperature", "alpha", "gamma")
+    asked = {tuple(cell.parameters[name] for name in ("task", *names)) for cell in grid.cells}
+    assert len(grid.cells) == len(asked) == 6 * 3 * 3 * 3 * 4
+    assert {values[1:] for values in asked} == set(product((1e-5, 2e-5, 5e-5), (5.0, 10.0, 20.0), (0.2, 0.5, 0.7),
+                                                           (0.3, 0.5, 0.7, 0.9)))  # fmt: skip
+    cells = {}
+    for name in ("table1", "table4", "table5"):
+        grid = read_grid(repo_root() / "params" / "rl_kd" / f"{name}.yaml")
+        cells[name] = {(cell.parameters["task"], tuple(cell.parameters["repeats"])) for cell in grid.cells}
+    assert len(cells["table4"]) == 6 * 5
+    assert cells["table1"] | cells["table5"] < cells["table4"]  # run once for all of them
 
 
 # --- a small real run ----------------------------------------------------------------------------------------------------

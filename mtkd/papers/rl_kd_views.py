@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from mtkd import episodes, losses, rewards, teachers
 from mtkd.evaluate import agreement
@@ -113,13 +114,13 @@ def whom_figure(table: pd.DataFrame) -> Exhibit:
     with sns.axes_style("whitegrid"):
         axes = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     colours = dict(zip(("right", "wrong"), sns.color_palette("colorblind", 2)))
-    for number, (axis, name) in enumerate(zip(axes, names)):
+    for axis, name in zip(axes, names):
         sns.histplot(table[table["teacher"] == name], x="probability", hue="says", palette=colours, multiple="stack", ax=axis,
-                     hue_order=list(colours), binwidth=0.05, binrange=(0, 1), legend=number == 0)
+                     hue_order=list(colours), binwidth=0.05, binrange=(0, 1), legend=False)
         axis.set(title=name, xlabel="probability of being selected", ylabel="training samples")
         axis.title.set_fontsize(10)
-    if axes[0].get_legend():
-        axes[0].get_legend().set_title("the teacher is")
+    handles = [Patch(color=colour, alpha=0.75, label=word) for word, colour in colours.items()]
+    figure.legend(handles=handles, title="the teacher is", loc="outside right upper", frameon=False)
     return Exhibit("whom", "whom the policy follows", "Training samples by the probability that the teacher is selected there.",
                    figure)
 
