@@ -142,7 +142,7 @@ class BestSingle(Chosen):
     def weights(self, batch, teachers, step, rng):
         z = teachers.logits
         if bool((batch.labels < 0).any()):
-            raise KitError("BestSingle follows the teacher with the lowest loss on the label: it cannot be used where there are "
-                           "no labels, nor be evaluated as a model.")
+            raise KitError("BestSingle follows the teacher with the lowest loss on the label: it cannot be used where there "
+                           "are no labels, nor be evaluated as a model.")
         best = teacher_losses(self.of_members(z), batch.labels).argmin(-1)
         return self.to_all(F.one_hot(best, len(self.members(z.shape[-2]))).to(z.dtype), z.shape[-2])

@@ -132,7 +132,8 @@ def table3(records: list[dict]) -> Exhibit:
     shown = with_paper(table, "table3", "data set")
     order = ["source", "data set", "train", "validation", "test", "train (base)", "train (large)", "train (extreme)",
              "question words", "answer words", "stands in for"]
-    words = "Numbers of samples, and of words per text; single texts have no answer. Base, large and extreme: pools without labels."
+    words = ("Numbers of samples, and of words per text; single texts have no answer. Base, large and extreme: pools without "
+             "labels.")
     return made(f"{PAPER}.table3", frame, records, shown[[c for c in order if c in shown]], words)
 
 
