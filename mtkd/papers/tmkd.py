@@ -82,14 +82,15 @@ def faster(rows: pd.DataFrame, ours: pd.DataFrame, rival: pd.DataFrame, what: st
 
 
 def layer_members(rows: pd.DataFrame) -> list[Member]:
-    """T5: the gain from the first to the second depth minus that from the second to the third (1, 3, 5 in the paper)."""
+    """T5: the gain from the first depth to the second, and that gain minus the one to the third (1, 3, 5 in the paper)."""
     members = []
     for task, found in rows.groupby("task", sort=True):
         depths = sorted(found["layers"].unique())
         if len(depths) >= 3:
             low, middle, high = (found[found["layers"] == n].groupby("repeat")["score"].mean() for n in depths[:3])
-            gains = (100 * (2 * middle - low - high)).dropna().to_numpy(dtype=float)
-            members.append(Member("{}: gain from {:g} to {:g} layers less that to {:g}".format(task, *depths[:3]), gains))
+            first, more = (100 * v.dropna().to_numpy(dtype=float) for v in (middle - low, 2 * middle - low - high))
+            words = "{}: gain from {:g} to {:g} layers".format(task, *depths[:2])
+            members += [Member(words, first), Member(f"{words} less that to {depths[2]:g}", more)]
     return members
 
 
@@ -139,10 +140,10 @@ def claims(records: list[dict], margin: float = 0.01, alpha: float = 0.05) -> li
     """Verdicts on T1 to T9, per tier. `margin` is in units of accuracy (0.01 = one point; MCC gets twice that).
 
     T1: TKD above KD; T2: m-o-1 above 1avg-o-1 above 1-o-1, with and without stage 1; T3: TMKD above TKD and MKD; T4: TMKD
-    and MKD above m-o-m, at more than twice the speed; T5: the first gain in depth above the second; T6: rising in alpha,
-    falling at 1; T7: the large pool above the base one, the largest above the teacher; T8: not below the best teacher by
-    the margin, at more than twice its speed; T9: m-o-m above 1-o-1. Rules: `verdicts.universal`. A claim that no tier has
-    data for is "not tested".
+    and MKD above m-o-m, at more than twice the speed; T5: the first gain in depth above zero and above the second; T6: rising
+    in alpha, falling at 1; T7: the large pool above the base one, the largest above the teacher; T8: not below the best
+    teacher by the margin, at more than twice its speed; T9: m-o-m above 1-o-1. Rules: `verdicts.universal`. A claim that no
+    tier has data for is "not tested".
     """
     frame, every = rows_frame(records), rows_frame(records, every=True)
     verdicts = [verdict for tier, rows in frame.groupby("tier", sort=True)

@@ -74,7 +74,7 @@ def curves(panels: list, column: str, label: str, words: list[str]) -> Figure:
         axis.plot(rows[column], 100 * rows["score"], color="0.35", marker=".", markersize=4, linestyle="none", alpha=0.7)
         if level is not None:
             axis.axhline(100 * level, color="0.3", linestyle="--", linewidth=1, label="best teacher")
-            axis.legend(frameon=False, fontsize=8)
+            axis.legend(frameon=False, fontsize=8, loc="lower right")
         axis.set(xlabel=label, ylabel=f"{what} x 100")
         axis.set_title(title, fontsize=10)
     return figure
