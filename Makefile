@@ -35,7 +35,8 @@ test: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
-# The stamp is touched last: an interrupted installation is continued by the next make.
+# The stamp is touched last: an interrupted installation is continued by the next make. What is never imported need not be
+# compiled: --no-compile saves a good part of the installation.
 $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
@@ -43,7 +44,7 @@ $(READY): requirements.lock pyproject.toml
 			echo "mtkd needs Python 3.11 or newer and found $$found; say make PYTHON=/path/to/python3.11." >&2; \
 			exit 2; fi; \
 		echo "Making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile $(PIP_ARGS) -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
