@@ -304,8 +304,8 @@ def test_kernel_is_this_interpreter_whatever_the_user_has_installed(place, monke
 
 
 def test_a_cell_that_takes_too_long_is_killed_with_its_kernel(place):
-    summary = place.run(place.file("fixed: {seconds: 60}"), timeout=5)
-    assert [o.reason for o in summary.outcomes] == ["took longer than 5 seconds"]
+    summary = place.run(place.file("fixed: {seconds: 600}"), timeout=20)
+    assert [o.reason for o in summary.outcomes] == ["took longer than 20 seconds"]
     assert_gone(place.log)
 
 
