@@ -12,7 +12,7 @@ from mtkd.papers import Exhibit
 from mtkd.papers.frames import data_note, differences, in_order, margin_points
 from mtkd.papers.tmkd_extras import controls, speed, summary
 from mtkd.papers.tmkd_figures import fig2, fig3, pools
-from mtkd.papers.tmkd_scores import LAYOUT, PAPER, method_name, pick, rows_frame, student_name, transformers
+from mtkd.papers.tmkd_scores import LAYOUT, PAPER, largest_pool, method_name, pick, rows_frame, student_name, transformers
 from mtkd.papers.tmkd_tables import table2, table3, table4, table5, table6, table7, table8, table9
 from mtkd.verdicts import Member, Verdict, universal
 
@@ -45,11 +45,6 @@ def settings(rows: pd.DataFrame):
 def versus(label: str, rows: pd.DataFrame, ours: tuple[str, str], rival: tuple[str, str]) -> list[Member]:
     """One (method, pool) against another in the same setting."""
     return against(f"{label}: {method_name(*ours)} against {method_name(*rival)}", pick(rows, *ours), pick(rows, *rival))
-
-
-def largest_pool(rows: pd.DataFrame) -> str:
-    """The name of the larger of the two pools of Table 4 that is there: "large", else "base"."""
-    return "large" if (rows["pool"] == "large").any() else "base"
 
 
 def pretraining_members(rows: pd.DataFrame) -> list[Member]:

@@ -4,15 +4,26 @@ import pandas as pd
 
 from mtkd.papers import Exhibit, frames
 from mtkd.papers.frames import paired_table, points
-from mtkd.papers.tmkd_scores import CONTROLS, LAYOUT, PAPER, is_bilstm, pick, row_name, rows_frame, student_name, target_first
+from mtkd.papers.tmkd_scores import (
+    CONTROLS,
+    LAYOUT,
+    PAPER,
+    is_bilstm,
+    largest_pool,
+    pick,
+    row_name,
+    rows_frame,
+    student_name,
+    target_first,
+)
 from mtkd.papers.tmkd_tables import million, per_second
 
 
 def controls(records: list[dict]) -> Exhibit:
-    """TMKD base beside its negative controls and the undistilled student; paired over repeats."""
+    """TMKD, at the larger pool, beside its negative controls and the undistilled student; paired over repeats."""
     frame = rows_frame(records)
     frame = frame.assign(rival=frame["variant"].where(frame["kind"] == "control", "undistilled"))
-    ours = pick(frame, "many", "base")
+    ours = pick(frame, "many", largest_pool(frame[frame["arm"] == "methods"]))
     rivals = frame[(frame["arm"] == "methods") & frame["kind"].isin(["control", "undistilled"])]
     entries = []
     for (tier, task, student, rival), rows in rivals.groupby(["tier", "task", "student", "rival"], sort=True):
@@ -21,11 +32,11 @@ def controls(records: list[dict]) -> Exhibit:
             entries.append(({"tier": tier, "task": task, "control": CONTROLS.get(rival, rival)}, mine, rows))
     if not entries:
         return Exhibit(f"{PAPER}.controls", "negative controls", "No control was run.")
-    words = "Score times 100, mean ± standard deviation over repeats; difference TMKD base minus control in points, paired "
+    words = "Score times 100, mean ± standard deviation over repeats; difference TMKD minus control in points, paired "
     words += "over repeats, with its t interval and one-sided p. Shuffled and uniform teachers teach in both stages; plain CE "
     words += "takes as many steps as both stages together, on the gold labels. A student that is no better than its controls "
     words += "learned nothing from its teachers."
-    table = paired_table(LAYOUT, entries, "TMKD base", "control's score")
+    table = paired_table(LAYOUT, entries, "TMKD", "control's score")
     return Exhibit(f"{PAPER}.controls", "negative controls", words, table)
 
 
@@ -44,9 +55,9 @@ def speed(records: list[dict]) -> Exhibit:
                      "queries per second": per_second(group["qps"]), "best batch": f"{group['best_batch'].median():g}",
                      "ms per batch": f"{group['best_latency_ms'].mean():.3g}",
                      "ms for one query": f"{group['latency_ms'].mean():.3g}",
-                     "peak memory, MiB": f"{group['memory_mib'].mean():.0f}", "repeats": group["repeat"].nunique()})
+                     "weights, MiB": f"{group['weights_mib'].mean():.3g}", "repeats": group["repeat"].nunique()})
     words = "Measured the same way for all: the same texts of the first task's test split, eval mode, no gradients, every "
-    words += "batch size tried and the fastest kept. Memory is the peak of the whole process, so most of it is the libraries."
+    words += "batch size of a few tried and the fastest kept. Weights: the memory that parameters and buffers take."
     return Exhibit(f"{PAPER}.speed", "inference speed", words, pd.DataFrame(rows))
 
 

@@ -20,7 +20,7 @@ from mtkd.papers import frames
 from mtkd.papers.frames import Layout, plain_name
 
 PAPER = "tmkd"
-SECTIONS = ("main", "stages", "bilstm", "layers", "alpha", "pools", "largest", "controls", "speed")
+SECTIONS = ("main", "stages", "averages", "bilstm", "layers", "alpha", "pools", "largest", "controls", "speed")
 POOLS = ("base", "large", "extreme")  # names of the pools, in the order of their sizes
 METHODS = {"one": "1-o-1", "average": "1avg-o-1", "each": "m-o-m", "many": "m-o-1"}
 CONTROLS = {
@@ -39,10 +39,10 @@ LAYOUT = Layout(
     ),
     identity=("arm", "task", "kind", "method", "pool", "student", "alpha", "variant", "repeat"),
     replicate="repeat", replicates="repeats",
-    may_differ=("repeats", "sections", "transfer_sections", "margin", "alphas", "depths", "ranking"),
+    may_differ=("repeats", "sections", "transfer", "transfer_sections", "margin", "alphas", "depths", "ranking"),
 )  # fmt: skip
 SPEED = {"qps": "samples_per_second", "latency_ms": "latency_p50_ms", "best_batch": "best_batch",
-         "best_latency_ms": "best_latency_ms", "memory_mib": "peak_memory_mib"}  # fmt: skip
+         "best_latency_ms": "best_latency_ms", "weights_mib": "weights_mib"}  # fmt: skip
 
 
 def rows_frame(records: list[dict], every: bool = False) -> pd.DataFrame:
@@ -63,6 +63,11 @@ def pick(frame: pd.DataFrame, method: str, pool: str = "", **where) -> pd.DataFr
     for column, value in where.items():
         chosen &= frame[column] == value
     return frame[chosen]
+
+
+def largest_pool(rows: pd.DataFrame) -> str:
+    """The name of the larger of the two pools of Table 4 that is there: "large", else "base"."""
+    return "large" if (rows["pool"] == "large").any() else "base"
 
 
 def is_bilstm(student: str) -> bool:

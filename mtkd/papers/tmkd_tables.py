@@ -3,7 +3,7 @@
 import pandas as pd
 
 from mtkd.papers import Exhibit, frames, load
-from mtkd.papers.frames import missing, points, split_counts
+from mtkd.papers.frames import missing, points
 from mtkd.papers.tmkd_scores import (
     PAPER,
     POOLS,
@@ -44,7 +44,8 @@ def printed(entry: dict) -> str:
     """A published number the way the paper writes it."""
     if entry.get("note", "").startswith("printed as "):
         return entry["note"].removeprefix("printed as ")
-    return f"{entry['value']:.2f}" if entry["unit"] == "accuracy in per cent" else f"{entry['value']:g}"
+    whole = float(entry["value"]).is_integer() and entry["unit"] != "accuracy in per cent"
+    return f"{entry['value']:g}" if whole or entry["unit"] == "ms" else f"{entry['value']:.2f}"
 
 
 def with_paper(rows: dict[tuple[str, str], dict], table: str, first: str) -> pd.DataFrame:
@@ -58,17 +59,22 @@ def with_paper(rows: dict[tuple[str, str], dict], table: str, first: str) -> pd.
 
 def million(parameters: pd.Series) -> str:
     """Parameters in millions, a range where the models of a line differ (tasks with other numbers of classes)."""
-    low, high = (f"{value / 1e6:.4g}" for value in (parameters.min(), parameters.max()))
+    low, high = (f"{n / 1e6:.4g}" if n >= 1e6 else f"{n / 1e6:.3g}" for n in (parameters.min(), parameters.max()))
     return low if low == high else f"{low} to {high}"
 
 
 def per_second(values: pd.Series) -> str:
-    """Queries per second: three digits, ± the standard deviation over repeats."""
+    """Queries per second: three digits, ± the standard deviation over repeats (two digits).
+
+    >>> per_second(pd.Series([10_630.0, 11_090.0]))
+    '10,900 ± 330'
+    """
     values = values.dropna()
     if not len(values):
         return "-"
-    spread = f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else ""
-    return f"{float(f'{values.mean():.3g}'):g}" + spread
+    mean, sd = float(f"{values.mean():.3g}"), float(f"{values.std(ddof=1):.2g}") if len(values) > 1 else None
+    words = [f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in (mean, sd) if value is not None]
+    return " ± ".join(words)
 
 
 def speeds_of(speeds: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
@@ -91,13 +97,14 @@ def cost_cells(rows: pd.DataFrame, speeds: pd.DataFrame) -> dict[str, str]:
 
 
 def table2(records: list[dict]) -> Exhibit:
-    """Speed and size of the teacher, above the paper's."""
-    frame = rows_frame(records)
+    """Speed and size of every teacher that was timed, above the paper's: here runs with other parameters have their place."""
+    frame = rows_frame(records, every=True)
     used = frame[(frame["arm"] == "speed") & frame["kind"].isin(["teacher", "ensemble"])]
     if used.empty:
         return missing(f"{PAPER}.table2")
     rows = {}
     for (tier, kind, model), group in used.groupby(["tier", "kind", "model"], sort=True):
+        group = group[group["setting"] == group["setting"].value_counts(sort=True).index[0]]
         name = model if kind == "teacher" else f"{int(group['n'].iloc[0])} of them"
         rows[f"{tier} tier", name] = {
             "Parameter": million(group["parameters"]), "Samples Per second": per_second(group["qps"]),
@@ -108,22 +115,26 @@ def table2(records: list[dict]) -> Exhibit:
 
 
 def table3(records: list[dict]) -> Exhibit:
-    """Samples of train / validation / test, the pool, and mean numbers of words, the paper's data sets below."""
+    """Samples per split and pool, and mean numbers of words, the paper's data sets below."""
     rows = [row | {"tier": r.get("tier", "")} for r in records if r.get("paper") == PAPER for row in r.get("data", [])]
     if not rows:
         return missing(f"{PAPER}.table3")
     frame = pd.DataFrame(rows).drop_duplicates(["tier", "task", "split"])
     table = {}
     for (tier, task), group in frame.groupby(["tier", "task"], sort=False):
-        first, pool = group.iloc[0], group["split"].iloc[0].startswith("pool")
-        table[f"{tier} tier", task] = {
-            "train": " / ".join(str(n) for n in group["samples"]) if pool else split_counts(group, "samples"),
-            "question words": f"{first['words_first']:.1f}",
-            "answer words": "-" if pd.isna(first["words_second"]) else f"{first['words_second']:.1f}",
-            "stands in for": "CommQA-Unlabeled" if pool else printed_name(task) or STAND_INS.get(task, "-")}
-    words = "Train / validation / test, or the sizes of the pool. Words per text; single texts have no answer."
+        first, is_pool = group.iloc[0], group["split"].iloc[0].startswith("pool")
+        columns = [split.replace("pool ", "train (") + ")" * is_pool for split in group["split"]]
+        sizes = {column: f"{n:,}" for column, n in zip(columns, group["samples"])}
+        table[f"{tier} tier", task] = sizes | {
+            "question words": f"{first['words_first']:.2f}",
+            "answer words": "-" if pd.isna(first["words_second"]) else f"{first['words_second']:.2f}",
+            "stands in for": "CommQA-Unlabeled" if is_pool else printed_name(task) or STAND_INS.get(task, "-")}
     shown = with_paper(table, "table3", "data set")
-    return made(f"{PAPER}.table3", frame, records, shown, words)
+    order = ["source", "data set", "train", "validation", "test", "train (base)", "train (large)", "train (extreme)",
+             "question words", "answer words", "stands in for"]
+    words = ("Numbers of samples, and of words per text; single texts have no answer. Base, large and extreme: pools without "
+             "labels.")
+    return made(f"{PAPER}.table3", frame, records, shown[[c for c in order if c in shown]], words)
 
 
 def table4(records: list[dict]) -> Exhibit:

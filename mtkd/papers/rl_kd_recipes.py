@@ -1,0 +1,62 @@
+"""RL-KD and what it is compared with, as recipes: plain data for mtkd.distil.
+
+Every distillation has the same two terms (Eq. 3) and differs in whom it follows. RL-KD is three stages, of which the first
+is the student of U-Ensemble: the store makes it once for all rewards, and for the controls that go on from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mtkd.ensembles import BestSingle, DevWeighted, LogisticWeighted
+from mtkd.errors import KitError
+from mtkd.experts import RandomTeacher
+from mtkd.policy import Policy
+from mtkd.recipes import Independent, Optimisation, Recipe, Stage, Term
+from mtkd.selection import Primary, Selection, Uniform
+
+FIXED = {"u": Uniform(), "w": DevWeighted(), "rand": RandomTeacher(per="step"), "lr_train": LogisticWeighted(fit_split="train"),
+         "lr_dev": LogisticWeighted(fit_split="validation"), "best_single": BestSingle()}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Eq. 3's settings. t_squared scales the distillation loss by T squared, so that it weighs the same at every T."""
+
+    alpha: float = 0.5
+    temperature: float = 10.0
+    t_squared: bool = True
+
+    def terms(self, selection: Selection) -> tuple[Term, ...]:
+        """Eq. 3: (1 - alpha) L_CE + alpha L_DL, the target being the mean probability of whom the selection follows."""
+        return (Term("cross_entropy", weight=1 - self.alpha),
+                Term("soft_cross_entropy", selection, combine="probabilities", weight=self.alpha,
+                     temperature=self.temperature, t_squared=self.t_squared))
+
+
+def vanilla(method: str, loss: Loss, optimisation: Optimisation, teacher: int = 0) -> Recipe:
+    """KD from one teacher ("v_kd", by position) or from an ensemble with fixed weights ("u", "w", "rand", "lr_train",
+    "lr_dev") or from the best teacher of each sample ("best_single")."""
+    if method != "v_kd" and method not in FIXED:
+        raise KitError(f"no such method: {method!r}; there are v_kd, {', '.join(FIXED)}.")
+    selection = Primary(teacher) if method == "v_kd" else FIXED[method]
+    return Recipe(f"rl_kd/{method}", (Stage("kd", loss.terms(selection), optimisation),))
+
+
+def rl_kd(policy: Policy, loss: Loss, optimisation: Optimisation, policy_optimisation: Optimisation,
+          rl_optimisation: Optimisation, control: str | None = None) -> Recipe:
+    """Algorithm 1: the student learns from the average of all teachers; the policy learns, the student staying as it is; both
+    learn in turn (Algorithm 2). control: None, "shuffled" or "uniform" teachers."""
+    return Recipe("rl_kd", (
+        Stage("kd", loss.terms(Uniform()), optimisation),
+        Stage("policy", loss.terms(policy), policy_optimisation, learns="selection"),
+        Stage("alternate", loss.terms(policy), rl_optimisation, learns="alternate"),
+    ), Independent(control))  # fmt: skip
+
+
+def without_policy(first: str, second: Selection, loss: Loss, optimisation: Optimisation,
+                   rl_optimisation: Optimisation) -> Recipe:
+    """RL-KD's first and last stage without what is between: as many epochs, and whom to follow decided by fixed weights (FIXED)
+    in the first stage, by `second` in the other (the same weights again; or an untrained Policy: the toss of a coin)."""
+    return Recipe("rl_kd/without_policy", (*vanilla(first, loss, optimisation).stages,
+                                           Stage("alternate", loss.terms(second), rl_optimisation)))

@@ -1,0 +1,252 @@
+"""The paper's experiment, asked of the store: teachers, stage 1 once per pool, students on every task, controls, speed.
+
+Nothing is trained here; every line asks mtkd.distil for a finished model. A `Plan` (mtkd/papers/tmkd_plans.py) says which
+one, in words that a row repeats; `Experiment.make` turns it into the model, mtkd/papers/tmkd_rows.py into a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+import numpy as np
+
+from mtkd import distil, pool, teachers
+from mtkd.errors import KitError
+from mtkd.evaluate import compute_metrics
+from mtkd.models import root, tokenizer_kind
+from mtkd.papers import tmkd_recipes as make_recipe
+from mtkd.papers.tmkd_plans import Plan, plans, pool_names
+from mtkd.papers.tmkd_scores import SECTIONS, is_bilstm
+from mtkd.prepare import Prepared, prepare
+from mtkd.recipes import Optimisation
+from mtkd.tasks import Task, load_task
+from mtkd.teachers import Model
+
+STRIDE = 100_000  # seeds per repeat
+STUDENT = 1_000  # the students' seed within a repeat; teachers have the numbers below it
+CONTROLS = {"shuffled_teacher": "shuffled", "uniform_teacher": "uniform"}
+
+
+@dataclass
+class Experiment:
+    """The parameters of notebooks/tmkd.ipynb, and the models they ask for."""
+
+    task: str
+    teachers: tuple[str, ...]
+    teacher_lrs: tuple[float, ...]
+    student: str
+    teacher_optimisation: Optimisation
+    pool_optimisation: Optimisation
+    student_optimisation: Optimisation
+    bilstm_lr: float = 1e-3
+    transfer: tuple[str, ...] = ()
+    bilstm: str = ""
+    depths: tuple[int, ...] = ()
+    pool_sizes: tuple[int, ...] = ()
+    pool_source: str = ""
+    pool_columns: tuple[str, ...] = ()
+    alpha: float = 0.9
+    alphas: tuple[float, ...] = ()
+    heads_after_pool: str = "kept"
+    sizes: dict[str, int] = field(default_factory=dict)
+    transfer_sizes: dict[str, int] = field(default_factory=dict)
+    protocol: str = "honest"
+    max_length: int = 128
+    vocab: int = 4000
+    repeats: tuple[int, ...] = (0,)
+    sections: tuple[str, ...] = SECTIONS
+    transfer_sections: tuple[str, ...] = ("stages",)
+    ranking: tuple[str, ...] = ("main",)
+    speed_texts: int = 128
+    speed_repeats: int = 3
+    seed: int = 0
+    task_options: dict = field(default_factory=dict)
+    _read: dict = field(default_factory=dict, repr=False)
+    _models: dict = field(default_factory=dict, repr=False)
+    used: dict[str, dict] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        for sections in (self.sections, self.transfer_sections, self.ranking):
+            if unknown := [s for s in sections if s not in SECTIONS]:
+                raise KitError(f"no such section: {unknown[0]!r}; there are {', '.join(SECTIONS)}.")
+        if not self.teachers or len(self.teachers) != len(self.teacher_lrs):
+            raise KitError(f"there must be a learning rate per teacher, and there are {len(self.teachers)} teachers and "
+                           f"{len(self.teacher_lrs)} teacher_lrs.")
+        if self.transfer and any(name.startswith("finished:") for name in self.teachers):
+            raise KitError("a finished teacher knows one task only: leave transfer empty, or fine-tune teachers here.")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise KitError("task and transfer must name different tasks.")
+        if self.heads_after_pool not in ("kept", "new"):
+            raise KitError(f"heads_after_pool is {self.heads_after_pool!r}; there are kept, new.")
+        self.pools = pool_names(self.pool_sizes)
+        if "bilstm" in self.sections and self.bilstm and not is_bilstm(self.bilstm):
+            raise KitError(f"bilstm is {self.bilstm!r}, which names no Bi-LSTM (bilstm-2x256e300).")
+
+    # --- tasks and how they are read -------------------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return (self.task, *self.transfer)
+
+    @property
+    def everyone(self) -> tuple[int, ...]:
+        return tuple(range(len(self.teachers)))
+
+    def loaded(self, name: str) -> Task:
+        """A task; the target's own text, options and limits differ from those of the tasks that it is transferred to."""
+        if name not in self._read:
+            options = {"protocol": self.protocol} if name.startswith("glue/") else {}
+            own = (self.sizes, self.task_options) if name == self.task else (self.transfer_sizes, {})
+            self._read[name] = load_task(name, limit=own[0] or None, seed=self.seed, **{**options, **own[1]})
+        return self._read[name]
+
+    @cached_property
+    def target(self) -> Prepared:
+        """The target task in the student's tokens, with its pools."""
+        made = prepare(self.loaded(self.task), self.student, max_length=self.max_length, vocab=self.vocab)
+        for size in self.pools.values():
+            pool.attach(made, f"pool-{size}", self.pool_source or None, size, self.pool_columns or None)
+        return made
+
+    def prepared(self, task: str, student: str = "") -> Prepared:
+        """A task as a student reads it: by the tokeniser that it had in stage 1 already, or a Bi-LSTM by its words."""
+        key = (task, is_bilstm(student) and student)
+        if key not in self._read:
+            if task == self.task:
+                self._read[key] = self.target.of(student) if is_bilstm(student) else self.target
+            else:
+                self._read[key] = self.prepared(self.task, student).with_task(self.loaded(task))
+        return self._read[key]
+
+    # --- teachers ----------------------------------------------------------------------------------------------------------
+
+    def teacher_seed(self, repeat: int, position: int = 0) -> int:
+        return STRIDE * (100 * self.seed + repeat) + position
+
+    def student_seed(self, repeat: int) -> int:
+        """One for all students of a repeat, so that they differ in nothing but what is compared."""
+        return self.teacher_seed(repeat) + STUDENT
+
+    def teacher(self, task: str, repeat: int, position: int) -> Model:
+        name, prepared = self.teachers[position], self.prepared(task)
+        if name.startswith("finished:"):
+            return self.measured(teachers.teacher_from_folder(prepared, name[9:]), task)
+        optimisation = replace(self.teacher_optimisation, lr=self.teacher_lrs[position])
+        shared = root(name) is None and root(self.student) is None and tokenizer_kind(name) == tokenizer_kind(self.student)
+        own = prepared if shared else prepared.of(name)  # models from scratch learn from the target's vocabulary
+        return distil.finetune(own, name, [self.teacher_seed(repeat, position)], optimisation)[0]
+
+    def teacher_set(self, task: str, repeat: int) -> list[Model]:
+        """The teachers of a task: the same in all stages and for all students of a repeat."""
+        if (task, repeat) not in self._models:
+            self._models[task, repeat] = [self.teacher(task, repeat, p) for p in self.everyone]
+        return self._models[task, repeat]
+
+    def best(self, task: str, repeat: int) -> int:
+        """Position of the teacher that is best on validation, whom 1-o-1 follows."""
+        metric = self.loaded(task).metric
+        scores = [model.metrics["validation"][metric] for model in self.teacher_set(task, repeat)]
+        return scores.index(max(scores))
+
+    def measured(self, model: Model, task: str) -> Model:
+        """A finished teacher of one's own has no metrics yet: they are computed from what it says."""
+        loaded = self.loaded(task)
+        found = {part: compute_metrics(self.logits(task, model, part), loaded.splits[part].labels, loaded.metrics)
+                 for part in ("validation", "test")}
+        return replace(model, info={**model.info, "metrics": found})
+
+    # --- students ----------------------------------------------------------------------------------------------------------
+
+    def plans(self, repeat: int) -> list[Plan]:
+        """Every student of one repeat: all sections on the target task, `transfer_sections` on the others."""
+        return [plan for task in self.tasks for plan in plans(
+            task, repeat, self.sections if task == self.task else [s for s in self.sections if s in self.transfer_sections],
+            self.student, self.alpha, tuple(self.pools), bilstm=self.bilstm, depths=self.depths, alphas=self.alphas)]
+
+    def optimised(self, student: str, optimisation: Optimisation) -> Optimisation:
+        return replace(optimisation, lr=self.bilstm_lr) if is_bilstm(student) else optimisation
+
+    def pretrained(self, plan: Plan) -> Model:
+        """Stage 1: one student per pool, method, architecture and repeat, whatever task it is for."""
+        models, recipe = self.teacher_set(self.task, plan.repeat), make_recipe.stage_1(
+            plan.method, f"pool-{self.pools[plan.pool]}", self.optimised(plan.student, self.pool_optimisation),
+            best=self.best(self.task, plan.repeat), control=CONTROLS.get(plan.variant))
+        return distil.distill(self.prepared(self.task, plan.student), models, self.with_heads(plan), recipe,
+                              self.student_seed(plan.repeat))
+
+    def with_heads(self, plan: Plan) -> str:
+        return f"{plan.student} + heads-{make_recipe.heads(plan.method, len(self.teachers))}"
+
+    def make(self, plan: Plan, follow: int | None = None) -> Model:
+        """The student of a plan, from the store or trained now. follow: the teacher that a member of m-o-m learns from."""
+        prepared, seed = self.prepared(plan.task, plan.student), self.student_seed(plan.repeat)
+        optimisation = self.optimised(plan.student, self.student_optimisation)
+        if plan.kind == "undistilled":
+            return distil.undistilled(prepared, plan.student, optimisation, seed)
+        if plan.variant == "plain_ce":
+            return distil.undistilled(prepared, plan.student, replace(optimisation, epochs=self.same_compute(plan)), seed)
+        start = self.pretrained(plan) if plan.pool else None
+        new = start is not None and (plan.task != self.task or self.heads_after_pool == "new")
+        best = self.best(plan.task, plan.repeat) if follow is None else follow
+        method = "one" if plan.method == "each" else plan.method
+        control = CONTROLS.get(plan.variant)
+        recipe = make_recipe.stage_2(method, plan.alpha, optimisation, best=best, new_heads=new, control=control)
+        models = self.teacher_set(plan.task, plan.repeat)
+        return distil.distill(prepared, models, self.with_heads(plan), recipe, seed, start=start)
+
+    def members(self, plan: Plan) -> list[Model]:
+        """The models behind a row: one, or for m-o-m one student per teacher."""
+        return [self.make(plan, p) for p in self.everyone] if plan.method == "each" else [self.make(plan)]
+
+    def same_compute(self, plan: Plan) -> int:
+        """Epochs of plain cross-entropy on the task that take at least as many steps as both stages of a plan."""
+        steps = lambda n: math.ceil(n / self.student_optimisation.batch_size)  # noqa: E731
+        own = steps(len(self.loaded(plan.task).splits["train"]))
+        before = self.pool_optimisation.epochs * steps(self.pools[plan.pool]) if plan.pool else 0
+        return self.student_optimisation.epochs + math.ceil(before / own)
+
+    def logits(self, task: str, model: Model, split: str) -> np.ndarray:
+        """What a model answers on a split [n, C]: of a student with several heads, their vote."""
+        if (model.folder / f"logits-{split}.safetensors").is_file():
+            return model.logits(split).numpy()
+        return teachers.logits_of(self.prepared(task), model, split).numpy()
+
+    def count(self, *models: Model) -> None:
+        """Put models on the bill."""
+        self.used |= {m.key: m.info for model in models for m in (model, model.before) if m is not None and "seconds" in m.info}
+
+    def jobs(self) -> list[list[Callable]]:
+        """Everything that takes time, as calls: the teachers of all tasks, then stage 1, then the students."""
+        every = [plan for repeat in self.repeats for plan in self.plans(repeat)]
+        first = {(p.method, p.pool, p.student, p.variant, p.repeat): p for p in every if p.pool and p.variant != "plain_ce"}
+        asked = [(task, repeat, p) for repeat in self.repeats for task in self.tasks for p in self.everyone]
+        return [[partial(self.teacher, *key) for key in asked], [partial(self.pretrained, plan) for plan in first.values()],
+                [partial(self.members, plan) for plan in every]]
+
+    def seeds(self) -> list[int]:
+        """Every seed of this experiment, for the record."""
+        teachers_seeds = {self.teacher_seed(r, p) for r in self.repeats for p in self.everyone}
+        return sorted(teachers_seeds | {self.student_seed(r) for r in self.repeats})
+
+
+def from_parameters(p: dict) -> Experiment:
+    """The experiment that a notebook's parameters describe; KitError where they contradict each other."""
+    def optimisation(epochs: int, lr: float) -> Optimisation:
+        return Optimisation(epochs=epochs, batch_size=p["batch_size"], lr=lr, optimiser=p["optimiser"], decay=p["decay"],
+                            weight_decay=p["weight_decay"], keep=p["keep"], freeze_embeddings=p["freeze_embeddings"])
+
+    sizes = [{k: p[f"{prefix}{k}_size"] for k in ("train", "validation", "test") if p[f"{prefix}{k}_size"]}
+             for prefix in ("", "transfer_")]
+    plain = ("task", "student", "bilstm_lr", "bilstm", "pool_source", "alpha", "heads_after_pool", "protocol", "max_length",
+             "vocab", "speed_texts", "speed_repeats", "seed", "task_options")
+    lists = ("teachers", "teacher_lrs", "transfer", "depths", "pool_sizes", "pool_columns", "alphas", "repeats", "sections",
+             "transfer_sections", "ranking")
+    return Experiment(
+        **{name: p[name] for name in plain}, **{name: tuple(p[name]) for name in lists},
+        sizes=sizes[0], transfer_sizes=sizes[1],
+        teacher_optimisation=optimisation(p["teacher_epochs"], p["teacher_lrs"][0] if p["teacher_lrs"] else 0.0),
+        pool_optimisation=optimisation(p["pool_epochs"], p["pool_lr"]),
+        student_optimisation=optimisation(p["student_epochs"], p["student_lr"]))
