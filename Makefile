@@ -35,8 +35,8 @@ test: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
-# The stamp is touched last: an interrupted installation is continued by the next make. What is never imported need not be
-# compiled: --no-compile saves a good part of the installation.
+# The stamp is touched last: an interrupted installation is continued by the next make. --no-compile:
+# most of what is installed is never imported, and Python compiles the rest when it is.
 $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
