@@ -1,18 +1,14 @@
-"""How good and how fast: metrics, the speed of a model, agreement between teachers, ensembles of their logits."""
+"""How good: metrics, agreement between teachers, ensembles of their logits. How fast is in mtkd/speed.py."""
 
 import difflib
-import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
 from scipy.special import log_softmax, logsumexp
 from sklearn import metrics as sk
 
 from mtkd.errors import KitError
-from mtkd.measure import Meter
 
 
 def _correlation(function: Callable, predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -152,84 +148,3 @@ def _stack(logits: np.ndarray) -> np.ndarray:
     if logits.ndim != 3 or 0 in logits.shape:
         raise KitError(f"Logits of several models have the shape [models, samples, classes], not {list(logits.shape)}.")
     return logits
-
-
-def speed(
-    model_fn: Callable[[Any], Any],
-    batches: Sequence[Any],
-    *,
-    model: torch.nn.Module | None = None,
-    device: str | torch.device | None = None,
-    warmup: int = 2,
-    repeats: int = 5,
-    single_runs: int = 50,
-) -> dict[str, Any]:
-    """How fast a model answers, without gradients and in eval mode.
-
-    Args:
-        model_fn: called with a batch; a module, or any function around one.
-        batches: what to run; each a tensor, or a tuple, list or mapping of tensors, whose first axis is the sample.
-        model: the module behind `model_fn`, for its parameters and device; `model_fn` itself if that is a module.
-        device: where it runs; that of the model's parameters if not given. CUDA is synchronised before a clock is read.
-        warmup: untimed passes before each of the two measurements.
-        repeats: passes over all batches; the throughput is their median.
-        single_runs: timed calls with one sample each, taken in turn from the batches.
-
-    Returns:
-        samples_per_second (median), latency_p50_ms and latency_p95_ms (one sample at a time), parameters (or None),
-        peak_memory_mib (see `mtkd.measure.Meter`), samples, repeats, device, threads.
-    """
-    if not batches or repeats < 1 or single_runs < 1:
-        raise KitError("Speed needs at least one batch, one repeat and one single run.")
-    model = model if model is not None else model_fn if isinstance(model_fn, torch.nn.Module) else None
-    first = next(iter(model.parameters()), None) if model is not None else None
-    device = torch.device(device if device is not None else first.device if first is not None else "cpu")
-    sizes = [_size(batch) for batch in batches]
-    rows = [(b, i) for i in range(max(sizes)) for b in range(len(batches)) if i < sizes[b]]
-    singles = [_rows(batches[b], slice(i, i + 1)) for b, i in rows[:single_runs]]
-    was_training = model is not None and model.training
-    if model is not None:
-        model.eval()
-    try:
-        with torch.inference_mode(), Meter(device, energy=False) as meter:
-            passes = [_timed(model_fn, batches, device) for _ in range(warmup + repeats)][warmup:]
-            for _ in range(warmup):
-                _timed(model_fn, singles[:1], device)
-            latencies = [_timed(model_fn, [singles[i % len(singles)]], device) for i in range(single_runs)]
-    finally:
-        if was_training:
-            model.train()
-    return {
-        "samples_per_second": sum(sizes) / float(np.median(passes)),
-        "latency_p50_ms": 1000 * float(np.percentile(latencies, 50)),
-        "latency_p95_ms": 1000 * float(np.percentile(latencies, 95)),
-        "parameters": sum(p.numel() for p in model.parameters()) if model is not None else None,
-        "peak_memory_mib": meter.peak_memory_mib,
-        "samples": sum(sizes),
-        "repeats": repeats,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _timed(model_fn: Callable, batches: Sequence[Any], device: torch.device) -> float:
-    started = time.perf_counter()
-    for batch in batches:
-        model_fn(batch)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def _rows(batch: Any, rows: slice) -> Any:
-    if hasattr(batch, "items"):
-        return {name: _rows(value, rows) for name, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        return type(batch)(_rows(value, rows) for value in batch)
-    return batch[rows]
-
-
-def _size(batch: Any) -> int:
-    while not hasattr(batch, "shape"):
-        batch = next(iter(batch.values())) if hasattr(batch, "values") else batch[0]
-    return batch.shape[0]

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 from torch.testing import assert_close
 
-from mtkd import bilstm, data, distil, evaluate, models, recipes, terms, train
+from mtkd import bilstm, data, distil, models, recipes, terms, train
 from mtkd.errors import KitError
 from mtkd.prepare import prepare
 from mtkd.recipes import Optimisation, Recipe, Stage, Term
@@ -307,10 +307,3 @@ def test_pairs_are_read(pair_task):
     both = [data.encode(s, prepared.tokenizer, 128, "x").batch(np.arange(1)).inputs
             for s in (turned, replace(turned, inputs=[pair_task.splits["train"].inputs[0]]))]
     assert not torch.equal(run(student.network(), both[0]), run(student.network(), both[1]))
-
-
-def test_its_speed_is_measured_like_any_other():
-    network = models.build(f"{TINY} + heads-2", 3, seed=0, vocab=40)
-    found = evaluate.speed(network, [ids_of([[5, 6, 7], [8, 9]])], repeats=1, warmup=0, single_runs=2)
-    assert found["parameters"] == models.count_parameters(network)
-    assert found["samples_per_second"] > 0

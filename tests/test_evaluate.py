@@ -1,14 +1,12 @@
 """Metrics against hand-computed values, ensembles and agreement against definitions, speed against a known delay."""
 
 import math
-import time
 
 import numpy as np
 import pytest
-import torch
 
 from mtkd.errors import KitError
-from mtkd.evaluate import METRICS, agreement, compute_metrics, ensemble_logits, speed
+from mtkd.evaluate import METRICS, agreement, compute_metrics, ensemble_logits
 
 
 def one_hot(predictions, classes):
@@ -92,40 +90,3 @@ def test_the_two_ensembles():
     for wrong in ((same[0], "logits"), (same, "votes"), (same[:, :, :1], "probabilities")):
         with pytest.raises(KitError):
             ensemble_logits(*wrong)
-
-
-class Slow(torch.nn.Module):
-    """Takes 1 ms a call, and notes in which mode and with which batches it was called."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(3, 2)
-        self.calls = []
-
-    def forward(self, batch):
-        x = batch["x"]
-        self.calls.append((len(x), self.training, torch.is_grad_enabled()))
-        time.sleep(0.001)
-        return self.linear(x)
-
-
-def test_speed_counts_what_it_says():
-    model = Slow().train()
-    batches = [{"x": torch.zeros(4, 3)}, {"x": torch.zeros(2, 3)}]
-    got = speed(model, batches, warmup=1, repeats=3, single_runs=10)
-    assert model.calls[:2] == [(4, False, False), (2, False, False)]
-    assert [size for size, *_ in model.calls] == [4, 2] * 4 + [1] * 11
-    assert model.training  # as it was
-    assert got["parameters"] == 8
-    assert got["samples"] == 6
-    assert got["device"] == "cpu"
-    assert 300 < got["samples_per_second"] < 6 / 0.002  # two calls of at least 1 ms for 6 samples
-    assert 1.0 <= got["latency_p50_ms"] <= got["latency_p95_ms"]
-    assert got["peak_memory_mib"] > 1
-
-
-def test_speed_of_a_plain_function_over_tuples():
-    got = speed(lambda batch: batch[0] + batch[1], [(torch.zeros(3, 2), torch.zeros(3, 2))], repeats=1, single_runs=2)
-    assert got["parameters"] is None
-    with pytest.raises(KitError):
-        speed(lambda batch: batch, [])

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from mtkd import distil, evaluate, models, recipes, teachers, terms, train
 from mtkd.data import Batch
 from mtkd.errors import KitError
-from mtkd.heads import HeadsNetwork, Voter, check_heads, classes_of, golden_path, predicting, renew, vote
+from mtkd.heads import HeadsNetwork, Voter, check_heads, classes_of, golden_path, renew, vote
 from mtkd.networks import Outputs
 from mtkd.outputs import StoredOutputs, TeacherBatch
 from mtkd.prepare import prepare
@@ -247,14 +247,6 @@ def test_a_head_that_reads_every_token_cannot_carry_soft_heads():
 
     with pytest.raises(KitError, match="reads every token before it picks one"):
         HeadsNetwork(Picks(), 2)({"states": torch.randn(3, 5, 4)})
-
-
-def test_speed_is_measured_with_all_heads():
-    network = models.build("scratch-1x32 + heads-2", 3, seed=0, vocab=60)
-    network.predictor = "heads"
-    found = evaluate.speed(predicting(network), [some_inputs(4)], repeats=1, warmup=0, single_runs=2)
-    assert found["parameters"] == models.count_parameters(network)
-    assert found["samples_per_second"] > 0
 
 
 # --- gradients, and who follows whom -------------------------------------------------------------------------------------
