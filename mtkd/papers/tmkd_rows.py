@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -95,7 +96,8 @@ def result_rows(experiment: Experiment, repeat: int, *sections: str) -> Iterator
 
 def speed_rows(experiment: Experiment, repeat: int) -> Iterator[dict]:
     """Speed of every kind of network on the target task's texts: the best teacher, all of them, and, of the students that the
-    other sections have: without soft heads, with one, with N, N students; Bi-LSTMs; other depths."""
+    other sections have: without soft heads, with one, with N, N students; Bi-LSTMs; other depths. A pool changes a student's
+    weights and not its speed, so these rows name none."""
     e, seen = experiment, set()
     if "speed" not in e.sections:
         return
@@ -108,7 +110,7 @@ def speed_rows(experiment: Experiment, repeat: int) -> Iterator[dict]:
         if timed and plan.task == e.task and (key := (plan.method, plan.student)) not in seen:
             seen.add(key)
             models = e.members(plan)
-            yield row(e, plan, models, [], "speed", ask(e, models, e.prepared(e.task, plan.student)))
+            yield row(e, replace(plan, pool=""), models, [], "speed", ask(e, models, e.prepared(e.task, plan.student)))
 
 
 def ask(experiment: Experiment, models: list[Model], prepared: Prepared) -> dict:
