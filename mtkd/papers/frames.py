@@ -26,7 +26,8 @@ class Layout:
     plain: fields of a row that become columns. identity: columns that, with tier and setting, name one trained model.
     replicate: the column that numbers independent repetitions, `replicates` the word for them. group: within which
     only one set of parameters is ever shown. may_differ: parameters in which records of one experiment may differ.
-    convert: field to a function that makes its value hashable (lists become tuples).
+    convert: field to a function that makes its value hashable (lists become tuples). measured: arms whose rows are
+    measurements, of which every run's are kept, since two runs may have found the machine busy in different ways.
     """
 
     paper: str
@@ -37,6 +38,7 @@ class Layout:
     may_differ: tuple[str, ...] = ()
     group: tuple[str, ...] = ("tier", "arm", "task")
     convert: dict[str, Callable] = field(default_factory=dict)
+    measured: tuple[str, ...] = ()
 
 
 def rows_frame(layout: Layout, records: list[dict], every: bool = False) -> pd.DataFrame:
@@ -44,8 +46,9 @@ def rows_frame(layout: Layout, records: list[dict], every: bool = False) -> pd.D
 
     The four times become columns of their own, in seconds; tier, run and setting are added. Records made with different
     parameters (another learning rate, another student) are different experiments and are never pooled: per group the
-    parameters with the most replicates are kept (of equals, the last run's) and a warning names the rest, or with
-    `every` all of them are kept, told apart by the column `setting`.
+    parameters with the most replicates are kept and a warning names the rest, or with `every` all of them are kept, told
+    apart by the column `setting`. Of equals those that trained most on this tier and task, so that its arms come from one
+    experiment where they can (and not from a run that only counted samples, say); else the last run's.
     """
     rows = []
     for record in records:
@@ -61,14 +64,16 @@ def rows_frame(layout: Layout, records: list[dict], every: bool = False) -> pd.D
     frame = pd.DataFrame(rows, columns=[*layout.plain, *TIMES, "tier", "run", "setting"])
     if not every:
         frame = _one_setting(layout, frame)
-    return frame.drop_duplicates(["tier", *layout.identity, "setting"], keep="first", ignore_index=True)
+    identity = frame[["tier", *layout.identity, "setting"]].assign(measured=frame["run"].where(frame["arm"].isin(layout.measured)))
+    return frame[~identity.duplicated()].reset_index(drop=True)
 
 
 def _one_setting(layout: Layout, frame: pd.DataFrame) -> pd.DataFrame:
-    kept = []
+    kept, size = [], frame.groupby(["tier", "task", "setting"]).size()
     for names, rows in frame.groupby(list(layout.group), sort=False):
         found = rows.groupby("setting", sort=False)[layout.replicate].nunique()
-        chosen = found[found == found.max()].index[-1]
+        tied = found[found == found.max()].index[::-1]
+        chosen = max(tied, key=lambda setting: size[rows["tier"].iloc[0], rows["task"].iloc[0], setting])
         if len(found) > 1:
             warnings.warn(f"{' '.join(map(str, names))} was run with {len(found)} sets of parameters; the one with the most "
                           f"{layout.replicates} ({found.max()}) is shown and the others are left out.", stacklevel=1)

@@ -1,0 +1,153 @@
+"""What the experiments of all papers share: the task, seeds, finished teachers, what models say, the bill, a row's cost.
+
+A paper's own module (mtkd/papers/*_run.py) says which models there are and how each one is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from mtkd import teachers
+from mtkd.evaluate import compute_metrics
+from mtkd.papers.outcomes import sum_or_none
+from mtkd.prepare import Prepared
+from mtkd.recipes import Optimisation
+from mtkd.tasks import Task, load_task
+from mtkd.teachers import Model
+
+STRIDE = 100_000  # seeds per repeat
+STUDENT = 1_000  # the students' seed within a repeat; teachers have the numbers below it
+FINISHED = "finished:"  # before a folder: a teacher that is not trained here
+TABLES = (".parquet", ".csv")
+
+
+def is_table(name: str) -> bool:
+    """Whether a teacher's name is that of a table of logits."""
+    return name.endswith(TABLES)
+
+
+def is_finished(name: str) -> bool:
+    """Whether a teacher's name is that of one that needs no training: a folder ("finished:PATH") or a table of logits.
+
+    >>> is_finished("finished:my-teacher"), is_finished("logits.parquet"), is_finished("bert-base-uncased")
+    (True, True, False)
+    """
+    return name.startswith(FINISHED) or is_table(name)
+
+
+def finished_teacher(prepared: Prepared, name: str) -> Model:
+    """The teacher that a finished one's name says."""
+    return teachers.teacher_from_table(name) if is_table(name) else teachers.teacher_from_folder(prepared, name[len(FINISHED):])
+
+
+def stages(model: Model | None) -> list[Model]:
+    """A model and the stages that it went through, the last first."""
+    chain = []
+    while model is not None:
+        chain.append(model)
+        model = model.before
+    return chain
+
+
+def cost(model: Model, followed: Sequence[Model] = (), prepared: Prepared | None = None, split: str = "train") -> dict:
+    """The part of a row that says what a model is and what it took: parameters, times in seconds, energy, memory, folder.
+
+    followed: the teachers it learned from, whose training and whose scoring of `split` are on its bill.
+    """
+    chain = stages(model)
+    scored = sum(teachers.score(prepared, t, split).info["seconds"] for t in followed)
+    return {
+        "parameters": model.info.get("parameters"),
+        "time": {"train_s": model.seconds, "score_s": scored, "intermediate_s": sum(m.seconds for m in chain[1:]),
+                 "teachers_s": sum(t.seconds for t in followed)},
+        "energy_kwh": sum_or_none(m.info.get("energy_kwh") for m in chain),
+        "peak_memory_mib": model.info.get("peak_memory_mib"),
+        "samples_per_second": model.info.get("samples_per_second"),
+        "folder": f"model/{model.key[:2]}/{model.key}" if model.info.get("history") else None,
+    }
+
+
+def answers(prepared: Prepared, model: Model, split: str) -> Tensor:
+    """A model's logits [n, C] on a split: those stored when it was trained, else scored now."""
+    stored = (model.folder / f"logits-{split}.safetensors").is_file()
+    return model.logits(split) if stored else teachers.logits_of(prepared, model, split)
+
+
+def measured(prepared: Prepared, model: Model) -> Model:
+    """A finished teacher of one's own has no metrics yet: they are computed from what it says."""
+    if model.metrics:
+        return model
+    task = prepared.task
+    found = {part: compute_metrics(answers(prepared, model, part).numpy(), task.splits[part].labels, task.metrics)
+             for part in ("validation", "test")}
+    return replace(model, info={**model.info, "metrics": found})
+
+
+def read_task(name: str, sizes: dict[str, int], seed: int, protocol: str, options: dict) -> Task:
+    """A task by name, cut to `sizes`; `protocol` goes to the loaders that have one."""
+    own = {"protocol": protocol} if name.startswith(("glue/", "tweet_eval/")) else {}
+    return load_task(name, limit=sizes or None, seed=seed, **{**own, **options})
+
+
+def optimisation(p: dict, epochs: int, lr: float) -> Optimisation:
+    """What a notebook's parameters say about training, for so many epochs at this learning rate."""
+    names = ("batch_size", "optimiser", "decay", "weight_decay", "warmup", "keep", "freeze_embeddings")
+    return Optimisation(epochs=epochs, lr=lr, **{name: p[name] for name in names if name in p})
+
+
+def sizes(p: dict, prefix: str = "") -> dict[str, int]:
+    """The sizes to which a notebook's parameters cut the splits; 0 keeps all.
+
+    >>> sizes({"train_size": 100, "validation_size": 0, "test_size": 50})
+    {'train': 100, 'test': 50}
+    """
+    return {part: p[f"{prefix}{part}_size"] for part in ("train", "validation", "test") if p[f"{prefix}{part}_size"]}
+
+
+class Repeats:
+    """Mixed into the dataclass of an experiment whose replicate is a repeat, with the fields task, teachers, repeats, sizes,
+    protocol, seed, task_options and `used` (key of a model on the bill to what was measured of it)."""
+
+    @cached_property
+    def loaded(self) -> Task:
+        return read_task(self.task, self.sizes, self.seed, self.protocol, self.task_options)
+
+    @property
+    def everyone(self) -> tuple[int, ...]:
+        return tuple(range(len(self.teachers)))
+
+    def teacher_seed(self, repeat: int, position: int = 0) -> int:
+        return STRIDE * (100 * self.seed + repeat) + position
+
+    def student_seed(self, repeat: int) -> int:
+        """One for all students of a repeat, so that they differ in nothing but what is compared."""
+        return self.teacher_seed(repeat) + STUDENT
+
+    def seeds(self) -> list[int]:
+        """Every seed of this experiment, for the record."""
+        found = {self.teacher_seed(repeat, p) for repeat in self.repeats for p in self.everyone}
+        return sorted(found | {self.student_seed(repeat) for repeat in self.repeats})
+
+    def count(self, *models: Model) -> None:
+        """Put models on the bill, with the stages they went through."""
+        self.used |= {m.key: m.info for model in models for m in stages(model) if "seconds" in m.info}
+
+
+def best(models: Sequence[Model], metric: str) -> Model:
+    """The model that did best on validation; of equals the first."""
+    return max(models, key=lambda model: model.metrics["validation"][metric])
+
+
+def source_name(name: str) -> str:
+    """A teacher's name as a model's: without the mark of a finished one."""
+    return name.removeprefix(FINISHED)
+
+
+def shown(name: str) -> str:
+    """A teacher's name in tables: the name itself, or what a finished one's file or folder is called."""
+    return Path(source_name(name)).name if is_finished(name) else name
