@@ -64,7 +64,8 @@ def rows_frame(layout: Layout, records: list[dict], every: bool = False) -> pd.D
     frame = pd.DataFrame(rows, columns=[*layout.plain, *TIMES, "tier", "run", "setting"])
     if not every:
         frame = _one_setting(layout, frame)
-    identity = frame[["tier", *layout.identity, "setting"]].assign(measured=frame["run"].where(frame["arm"].isin(layout.measured)))
+    own_run = frame["run"].where(frame["arm"].isin(layout.measured))
+    identity = frame[["tier", *layout.identity, "setting"]].assign(own_run=own_run)
     return frame[~identity.duplicated()].reset_index(drop=True)
 
 
