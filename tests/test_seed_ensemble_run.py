@@ -10,9 +10,10 @@ from conftest import make_image_task, make_text_task
 
 from mtkd import recipes, train
 from mtkd.errors import KitError
+from mtkd.papers import experiments
 from mtkd.papers import seed_ensemble_outcome as outcome
-from mtkd.papers import seed_ensemble_run
-from mtkd.papers.seed_ensemble_run import Experiment, Plan, plans
+from mtkd.papers.seed_ensemble_plans import Plan, plans
+from mtkd.papers.seed_ensemble_run import Experiment
 from mtkd.prepare import Augmentation, Views
 from mtkd.recipes import Optimisation
 from mtkd.store import Store
@@ -39,7 +40,7 @@ def tiny(monkeypatch):
     def load(name, **options):
         return replace(make_image_task() if name == "tiny images" else make_text_task(), name=name)
 
-    monkeypatch.setattr(seed_ensemble_run, "load_task", load)
+    monkeypatch.setattr(experiments, "load_task", load)
 
 
 # --- which students ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import torch
 
 from mtkd import losses
 from mtkd.lecture import Exercises
-from mtkd.papers.seed_ensemble_run import plans
+from mtkd.papers.seed_ensemble_plans import plans
 
 LOGITS = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]])  # one sample, two teachers, two classes
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtkd.papers import outcomes
-from mtkd.papers.seed_ensemble_run import Experiment, plans
+from mtkd.papers.experiments import best
+from mtkd.papers.seed_ensemble_plans import plans
+from mtkd.papers.seed_ensemble_run import Experiment
 from mtkd.teachers import Model
 
 
@@ -18,8 +20,7 @@ def best_student(experiment: Experiment) -> Model:
     """Of the students of whole pools, the one that did best on validation."""
     every = plans(experiment.arm, experiment.n_teachers, experiment.repeats)
     whole = [plan for plan in every if len(plan.members) == experiment.n_teachers]
-    return max((experiment.distill(pool, plan) for pool in experiment.pools for plan in whole),
-               key=lambda model: model.metrics["validation"][experiment.loaded.metric])
+    return best([experiment.distill(pool, plan) for pool in experiment.pools for plan in whole], experiment.loaded.metric)
 
 
 def export(experiment: Experiment, folder: Path) -> Path:

@@ -8,50 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from mtkd import distil, recipes, teachers
+from mtkd import distil, recipes
 from mtkd.errors import KitError
-from mtkd.papers.outcomes import sum_or_none
+from mtkd.evaluate import compute_metrics, ensemble_logits
+from mtkd.papers.experiments import STRIDE, cost, optimisation, read_task, sizes, stages
+from mtkd.papers.seed_ensemble_plans import Plan, plans
 from mtkd.prepare import Augmentation, Prepared, Views, prepare
 from mtkd.recipes import Optimisation, Recipe
-from mtkd.tasks import Split, Task, load_task
+from mtkd.tasks import Split, Task
 from mtkd.teachers import Model
 
-STRIDE = 100_000  # seeds per pool: up to 100 teachers, and as many students in each of up to 999 repeats
 ARMS = ("tinybert", "distilbert", "resnet")
 TERM_SETS = ("CE", "KD", "CE+KD", "CE+cos", "KD+cos", "CE+KD+cos")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One student to be made: its members (positions in the pool), its primary (None: no such thing) and its repeat."""
-
-    members: tuple[int, ...]
-    primary: int | None
-    repeat: int = 0
-
-
-def plans(arm: str, n_teachers: int, repeats: int = 1) -> list[Plan]:
-    """Every student of one pool: every k-combination of the teachers, every primary in it, every repeat.
-
-    A ResNet has no primary, so its combination of k is repeated k times to give k scores as well. 6 teachers make
-    63 combinations and 192 combination-primary pairs:
-
-    >>> len(plans("tinybert", 6)), len(plans("resnet", 6)), len(plans("tinybert", 6, repeats=3))
-    (192, 192, 576)
-    """
-    found = []
-    for k in range(1, n_teachers + 1):
-        for members in combinations(range(n_teachers), k):
-            if arm == "resnet":
-                found += [Plan(members, None, r) for r in range(k * repeats)]
-            else:
-                found += [Plan(members, p, r) for p in members for r in range(repeats)]
-    return found
 
 
 @dataclass
@@ -97,8 +69,7 @@ class Experiment:
 
     @cached_property
     def loaded(self) -> Task:
-        options = {"protocol": self.protocol} if self.task.startswith("glue/") else {}
-        task = load_task(self.task, limit=self.sizes or None, seed=self.seed, **{**options, **self.task_options})
+        task = read_task(self.task, self.sizes, self.seed, self.protocol, self.task_options)
         return replace(task, splits={**task.splits, "unlabelled": read_text(self.general_text)}) if self.general_text else task
 
     @cached_property
@@ -169,30 +140,20 @@ class Experiment:
         task, members = self.loaded, plan.members
         pool_models = self.teachers(pool) if members else []
         split = self.prepared.name("augmented" if self.arm == "tinybert" else "train", plan.repeat)
-        scoring = 0.0
-        if kind in ("student", "control", "terms") and self.follows(variant):
-            scoring = sum(teachers.score(self.prepared, pool_models[i], split).info["seconds"] for i in members)
-        chain = [m for m in (model, model.before) if m is not None and m is not self.general]
-        self.used |= {m.key: m.info for m in [*chain, *pool_models] if kind != "ensemble"}
+        followed = [pool_models[i] for i in members] if self.follows(kind, variant) else []
+        own = replace(model, before=None) if model.before is self.general else model  # made once for all, on nobody's bill
+        self.used |= {m.key: m.info for m in [*stages(own), *pool_models] if kind != "ensemble"}
         return {
             "arm": self.arm, "task": self.task, "pool": pool, "kind": kind, "members": list(members), "k": len(members),
             "primary": plan.primary, "repeat": plan.repeat, "variant": variant, "model": model.name, "metric": task.metric,
             "score": model.metrics["test"][task.metric], "metrics": model.metrics["test"], "split": "test",
             "validation": model.metrics["validation"][task.metric], "n_test": len(task.splits["test"]),
-            "parameters": model.info["parameters"],
-            "time": {"train_s": model.seconds, "score_s": scoring,
-                     "intermediate_s": sum(m.seconds for m in chain[1:]),
-                     "teachers_s": 0.0 if kind in ("teacher", "undistilled") or not self.follows(variant) else sum(
-                         pool_models[i].seconds for i in members)},
-            "energy_kwh": sum_or_none(m.info.get("energy_kwh") for m in chain),
-            "peak_memory_mib": model.info.get("peak_memory_mib"),
-            "samples_per_second": model.info.get("samples_per_second"),
-            "folder": f"model/{model.key[:2]}/{model.key}",
-        }
+        } | cost(own, followed, self.prepared, split)
 
     @staticmethod
-    def follows(variant: str | None) -> bool:
-        return variant not in ("plain_ce", "CE")
+    def follows(kind: str, variant: str | None) -> bool:
+        """Whether a row's model learned from the teachers it names."""
+        return kind in ("student", "control", "terms") and variant not in ("plain_ce", "CE")
 
     def teacher_rows(self, pool: int) -> Iterator[dict]:
         for i, model in enumerate(self.teachers(pool)):
@@ -200,15 +161,14 @@ class Experiment:
 
     def ensemble_row(self, pool: int) -> dict:
         """All teachers of a pool voting with their mean logits: what the students try to match, scored."""
-        from mtkd.evaluate import compute_metrics, ensemble_logits
-
         models, task = self.teachers(pool), self.loaded
         scores = {split: compute_metrics(ensemble_logits([m.logits(split).numpy() for m in models]),
                                          task.splits[split].labels, task.metrics) for split in ("validation", "test")}
         info = {**models[0].info, "metrics": scores, "parameters": sum(m.info["parameters"] for m in models),
                 "seconds": 0.0, "energy_kwh": 0.0}
         joint = replace(models[0], info=info)
-        return {**self.row("ensemble", pool, joint, Plan(tuple(range(self.n_teachers)), None)), "folder": None}
+        row = self.row("ensemble", pool, joint, Plan(tuple(range(self.n_teachers)), None))
+        return row | {"folder": None, "time": row["time"] | {"teachers_s": sum(m.seconds for m in models)}}
 
     def student_rows(self, pool: int) -> Iterator[dict]:
         for plan in plans(self.arm, self.n_teachers, self.repeats):
@@ -236,7 +196,6 @@ class Experiment:
             plan = Plan(tuple(range(self.n_teachers)), 0)
             for terms in TERM_SETS:
                 yield self.row("terms", pool, self.distill(pool, plan, terms=terms), plan, terms)
-
 
     def result_rows(self, pool: int) -> Iterator[dict]:
         """All rows of a pool but the teachers': students, undistilled students, controls, sets of terms."""
@@ -271,21 +230,17 @@ def read_text(file: str) -> Split:
 
 def from_parameters(p: dict) -> Experiment:
     """The experiment that a notebook's parameters describe; KitError where they contradict each other."""
-    def optimisation(epochs: int, lr: float) -> Optimisation:
-        return Optimisation(epochs=epochs, batch_size=p["batch_size"], lr=lr, optimiser=p["optimiser"], decay=p["decay"],
-                            weight_decay=p["weight_decay"], keep=p["keep"], freeze_embeddings=p["freeze_embeddings"])
-
-    sizes = {k: p[f"{k}_size"] for k in ("train", "validation", "test") if p[f"{k}_size"]}
+    optimise = partial(optimisation, p)
     return Experiment(
         arm=p["arm"], task=p["task"], teacher=p["teacher"], student=p["student"], n_teachers=p["n_teachers"],
-        repeats=p["repeats"], teacher_optimisation=optimisation(p["teacher_epochs"], p["teacher_lr"]),
-        student_optimisation=optimisation(p["student_epochs"], p["student_lr"]),
-        intermediate_optimisation=(optimisation(p["intermediate_epochs"], p["intermediate_lr"])
+        repeats=p["repeats"], teacher_optimisation=optimise(p["teacher_epochs"], p["teacher_lr"]),
+        student_optimisation=optimise(p["student_epochs"], p["student_lr"]),
+        intermediate_optimisation=(optimise(p["intermediate_epochs"], p["intermediate_lr"])
                                    if p["arm"] == "tinybert" and p["intermediate_epochs"] else None),
-        temperature=p["temperature"], loss_weight=p["loss_weight"], sizes=sizes, protocol=p["protocol"],
+        temperature=p["temperature"], loss_weight=p["loss_weight"], sizes=sizes(p), protocol=p["protocol"],
         max_length=p["max_length"], vocab=p["vocab"], views=Views(p["views"], p["crop"], p["flip"]),
         augmentation=Augmentation(p["augmentation"], p["augmentation_model"], p["augmentation_vectors"], seed=p["seed"]),
-        general_optimisation=(optimisation(p["general_epochs"], p["intermediate_lr"]) if p["general_epochs"] else None),
+        general_optimisation=(optimise(p["general_epochs"], p["intermediate_lr"]) if p["general_epochs"] else None),
         general_text=p["general_text"],
         student_seeds=p["student_seeds"], pools=tuple(p["pools"]), controls=p["controls"], seed=p["seed"],
         task_options=p["task_options"])

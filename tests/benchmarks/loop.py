@@ -13,7 +13,8 @@ import torch
 
 from mtkd import models, teachers, terms, train
 from mtkd.data import padding_share, plan
-from mtkd.papers.seed_ensemble_run import Plan, from_parameters
+from mtkd.papers.seed_ensemble_plans import Plan
+from mtkd.papers.seed_ensemble_run import from_parameters
 from mtkd.parameters import notebook_path, read_parameters
 from mtkd.store import Store
 
