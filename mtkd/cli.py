@@ -72,7 +72,7 @@ def report(
 ) -> None:
     """Print the claims with their verdicts from records, and write the report."""
     from mtkd.records import runs_folder
-    from mtkd.report import all_verdicts, claims_markdown, provenance_table, read_records, readme_table, splice
+    from mtkd.report import all_verdicts, claims_matrix, read_records, readme_table, splice
 
     folders = folders or [runs_folder()]
     if missing := [folder for folder in folders if not folder.is_dir()]:
@@ -83,8 +83,7 @@ def report(
     _report(found, out or _report_folder())
     if readme:
         splice(readme, "results", readme_table(found))
-        splice(readme, "verdicts", claims_markdown(all_verdicts(found)))
-        splice(readme, "runs", provenance_table(found))
+        splice(readme, "verdicts", claims_matrix(all_verdicts(found)))
 
 
 @app.command()

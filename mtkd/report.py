@@ -140,6 +140,26 @@ def claims_markdown(verdicts: list[Verdict]) -> str:
     return markdown_table(pd.DataFrame(rows, columns=["claim", "tier", "the paper says", "here", "verdict"]))
 
 
+def claims_matrix(verdicts: list[Verdict]) -> str:
+    """One line per claim, one column per tier, as a GitHub table: the verdict, and how many of its settings passed."""
+    tiers = list(dict.fromkeys(v.tier for v in verdicts if v.tier))
+    cells = {(v.claim, v.tier): v.verdict + (f" ({v.passed}/{v.members})" if v.members else "") for v in verdicts}
+    names = dict.fromkeys(v.claim for v in verdicts)
+    rows = [[name, statement(name), *(cells.get((name, tier), "-") for tier in tiers)] for name in names]
+    return markdown_table(pd.DataFrame(rows, columns=["claim", "the paper says", *tiers]))
+
+
+def details(records: list[dict], verdicts: list[Verdict]) -> str:
+    """A page of Markdown for who browses the report's folder: every verdict with its numbers, and how it was run."""
+    return "\n".join([
+        "# What came out, in numbers\n",
+        "Written by `mtkd report`, never by hand. `index.html` beside this file has all of it with every setting of every "
+        "claim, the tables and the figures; `claims.json` the tests for programs.\n",
+        "## Claims\n", claims_markdown(verdicts),
+        "## Runs\n", provenance_table(records) if records else "There are no records yet.\n",
+    ])  # fmt: skip
+
+
 def claims_json(verdicts: list[Verdict]) -> str:
     """The verdicts with every member test, as JSON text."""
     return json.dumps([v.to_dict() | {"statement": statement(v.claim)} for v in verdicts], indent=2) + "\n"
@@ -163,7 +183,7 @@ def provenance_table(records: list[dict]) -> str:
         made, p = r.get("provenance", {}), r.get("parameters", {})
         machine, commit = made.get("hardware", {}), (made.get("commit") or "none")[:10]
         rows.append({
-            "run": r["run"], "tier": r["tier"],
+            "paper": r["paper"], "tier": r["tier"], "run": r["run"],
             "what": " ".join(str(p[k]) for k in ("arm", "task", "pools") if k in p),
             "command": f"`{made.get('command')}`", "commit": commit + (" (changed)" if made.get("dirty") else ""),
             "hardware": f"{machine.get('gpu') or machine.get('cpu')}, {made.get('threads')} thread(s)",
@@ -190,7 +210,7 @@ def splice(path: str | Path, marker: str, text: str) -> bool:
 
 
 def write_report(records: list[dict], folder: str | Path) -> Path:
-    """Write index.html (one self-contained page), claims.json and figures/*.png; the path of the page."""
+    """Write index.html (one self-contained page), README.md, claims.json and figures/*.png; the path of the page."""
     from mtkd.report_page import render  # jinja2 and the figures are needed here only
 
     folder = Path(folder)
@@ -206,6 +226,7 @@ def write_report(records: list[dict], folder: str | Path) -> Path:
         if not exhibit.missing and not exhibit.is_table:
             (figures / f"{identifier}.png").write_bytes(exhibit.png())
     (folder / "claims.json").write_text(claims_json(verdicts), encoding="utf-8")
+    (folder / "README.md").write_text(details(records, verdicts), encoding="utf-8")
     page = folder / "index.html"
     page.write_text(render(records, verdicts, exhibits), encoding="utf-8")
     return page

@@ -77,6 +77,24 @@ def test_markdown_and_json():
     assert len(first["parts"]) == first["members"]
 
 
+def test_a_matrix_has_a_line_per_claim_and_a_column_per_tier():
+    verdicts = [Verdict("S1", "supported", tier="demo", members=4, passed=4), Verdict("S2", "not tested"),
+                Verdict("S1", "inconclusive", tier="small", members=4, passed=1)]  # fmt: skip
+    head, _, first, second = report.claims_matrix(verdicts).splitlines()
+    assert head == "| claim | the paper says | demo | small |"
+    assert first.startswith("| S1 | the worst student")
+    assert first.endswith("| supported (4/4) | inconclusive (1/4) |")
+    assert second.endswith("| - | - |")
+
+
+def test_the_details_page_has_every_verdict_and_run(tmp_path):
+    records = everything()
+    report.write_report(records, tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert all(f"| {verdict.claim} |" in text for verdict in report.all_verdicts(records))
+    assert all(r["run"] in text for r in records)
+
+
 class Page(HTMLParser):
     """Ids, references and unclosed tags of a page."""
 
