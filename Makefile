@@ -28,7 +28,7 @@ demo: $(READY)
 # of these runs go to build/, so that they do not pass for results.
 test: $(READY)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 	MTKD_RESULTS=$(CURDIR)/build/nbval MTKD_PROGRESS=0 $(BIN)/python -m pytest -p tests.nbval_count \
 		--nbval-lax --nbval-current-env notebooks/
 
