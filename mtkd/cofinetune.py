@@ -6,6 +6,7 @@ its encoders in plain transformers layout, the shared head once, and every teach
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,35 +28,41 @@ def stage_of(optimisation: Optimisation) -> Stage:
     return Stage("cofinetuning", (Term("cross_entropy", combine="heads"),), optimisation)
 
 
-def joint_network(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int) -> JointNetwork:
-    """The set before training. Encoder i is drawn from seed + i, pooler and dense layer from seed: a set of one is exactly
-    the network "NAME + attentive" with that seed."""
+def joint_network(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int,
+                  seeds: Sequence[int] | None = None) -> JointNetwork:
+    """The set before training. Encoder i is drawn from seeds[i] (seed + i where there are none), pooler and dense layer from
+    seed: a set of one is exactly the network "NAME + attentive" with that seed."""
     task = prepared.task
     encoders = []
     for i, name in enumerate(names):
-        own = prepared.of(name)
-        encoders.append(bare(models.build(name, task.outputs, seed=seed + i, vocab=own.vocab, tokens=own.special_ids).hf))
+        own, drawn = prepared.of(name), seeds[i] if seeds else seed + i
+        encoders.append(bare(models.build(name, task.outputs, seed=drawn, vocab=own.vocab, tokens=own.special_ids).hf))
     torch.manual_seed(seed)
     return JointNetwork(encoders, task.outputs, how.pooler, how.query, task.classes)
 
 
-def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int, optimisation: Optimisation) -> list[Model]:
+def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int, optimisation: Optimisation,
+               seeds: Sequence[int] | None = None) -> list[Model]:
     """N teachers that share pooler and dense layer, from the store or trained together once; one Model per name.
 
-    Their metrics are each teacher's own; the epoch that is kept is the best one of the mean of their logits. seconds are
-    the set's, divided by N. Raises KitError for a task without classes to pool a text for, or fewer than one name.
+    seeds: one per teacher, so that a teacher starts alike in every set it is in; see `joint_network`. The teachers' metrics
+    are each one's own; the epoch that is kept is the best one of the mean of their logits. seconds are the set's, divided
+    by N. Raises KitError for a task without classes to pool a text for, fewer than one name, or another number of seeds.
     """
     task = prepared.task
     if task.kind not in ("text", "pair") or task.regression:
         raise KitError(f"co-finetuning pools whole texts into classes, which the task {task.name} does not ask for.")
     if not names:
         raise KitError("co-finetuning needs at least one teacher.")
+    if seeds is not None and len(seeds) != len(names):
+        raise KitError(f"co-finetuning needs one seed per teacher, and there are {len(seeds)} seeds and {len(names)} teachers.")
+    counted = seeds is None or list(seeds) == [seed + i for i in range(len(names))]  # the same start under the same key
     inputs = [prepared.of(name) for name in names]
     device = train.device_at_hand()
     stage = stage_of(optimisation)
 
     def make(folder: Path) -> dict:
-        network = joint_network(prepared, names, how, seed)
+        network = joint_network(prepared, names, how, seed, seeds)
         setting = terms.Setting({}, [], heads=len(names))
         modules, _, _ = terms.prepare_stage(stage, setting)
         joint = {part: JointData([own.data(part) for own in inputs]) for part in ("train", "validation")}
@@ -81,7 +88,7 @@ def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int
         return {**meter.record(), "teachers": each, "history": history.summary()}
 
     spec = {"models": names, "pooler": how.pooler, "query": how.query, "optimisation": vars(optimisation), "seed": seed,
-            "data": [own.spec("train") for own in inputs], "device": device.type}
+            "data": [own.spec("train") for own in inputs], "device": device.type, **({} if counted else {"seeds": list(seeds)})}
     made = prepared.store.get("cofinetuned", spec, make)
     shared = {k: v for k, v in made.info.items() if k != "teachers"}
     split = {k: shared[k] / len(names) for k in ("seconds", "energy_kwh", "co2_kg") if shared.get(k) is not None}

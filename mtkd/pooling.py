@@ -89,19 +89,23 @@ class PooledNetwork(nn.Module):
 
     @property
     def shape(self) -> dict[str, int]:
-        return layer_shape(self.encoder.config)
+        place = cls_place(self.encoder)
+        return layer_shape(self.encoder.config) | ({"cls": place} if place else {})  # no "cls": the first token
 
     def freeze_embeddings(self) -> None:
         freeze_embeddings(self.encoder)
 
     def take_head(self, other: PooledNetwork) -> None:
-        """Start from another network's pooler and dense layer; a map is put before them where the widths differ."""
+        """Start from another network's pooler and dense layer. Where the widths differ a map is put before them: the other's
+        own, learned one where it fits (a narrow member of a co-finetuned set has one), else a new one."""
         if other.dense.out_features != self.dense.out_features:
             raise KitError(f"a head of {other.dense.out_features} outputs cannot start one of {self.dense.out_features}.")
         width, own = other.dense.in_features, self.encoder.config.hidden_size
         self.pooler = Pooler(other.pooler.kind, width, query_size(other.pooler))
         self.dense = nn.Linear(width, other.dense.out_features)
         self.adapt = None if width == own else nn.Linear(own, width, bias=False)
+        if self.adapt is not None and other.adapt is not None and other.adapt.weight.shape == self.adapt.weight.shape:
+            self.adapt.load_state_dict(other.adapt.state_dict())
         self.pooler.load_state_dict(other.pooler.state_dict())
         self.dense.load_state_dict(other.dense.state_dict())
 

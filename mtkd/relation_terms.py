@@ -65,6 +65,7 @@ class RelationTerm(nn.Module):
         if not all(shapes):
             raise KitError(f"{term.loss} matches layers, and one of these models shows none (a ResNet, or a table of logits).")
         self.layers: dict[int, tuple[int, ...]] = dict.fromkeys(followed, ())
+        self.cls = setting.student.get("cls", 0)  # aligned teachers have their [CLS] at the student's (mtkd/align.py)
 
     def student_shows(self) -> bool:
         """Whether the term reads hidden states of the student; asked once the options are set."""
@@ -89,11 +90,11 @@ class RelationTerm(nn.Module):
         return Needs(hidden=tuple(sorted(set(self.layers[t]))))
 
     def student_state(self, student: Outputs, layer: int, batch: Batch) -> Tensor:
-        return relations.sample_state(student.hidden[layer].float(), batch.mask.bool(), self.opt["pool"])
+        return relations.sample_state(student.hidden[layer].float(), batch.mask.bool(), self.opt["pool"], self.cls)
 
     def teacher_state(self, teachers: TeacherBatch, t: int, layer: int, batch: Batch) -> Tensor:
         said = teachers.hidden[t][layer].detach().float()
-        return relations.sample_state(said, seen_tokens(teachers, t, batch.mask), self.opt["pool"])
+        return relations.sample_state(said, seen_tokens(teachers, t, batch.mask), self.opt["pool"], self.cls)
 
 
 class PatienceTerm(RelationTerm):
@@ -123,7 +124,7 @@ class PatienceTerm(RelationTerm):
             mine = self.maps[str(t)](mine) if str(t) in self.maps else mine
             seen = seen_tokens(teachers, t, batch.mask)
             if self.opt["pool"] == "cls":                      # the student's [CLS] itself must have a counterpart
-                seen = seen.gather(1, batch.mask.to(torch.uint8).argmax(1, keepdim=True))
+                seen = seen.gather(1, relations.cls_token(batch.mask, self.cls).unsqueeze(1))
             total = total + weights[:, t] * relations.patience(mine, said) * seen.any(1)
         return total
 

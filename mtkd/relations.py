@@ -37,15 +37,26 @@ def unit(x: Tensor) -> Tensor:
     return torch.where(real, x / torch.where(real, norm, 1.0), 0.0)
 
 
-def sample_state(hidden: Tensor, mask: Tensor, pool: str = "mean") -> Tensor:
+def cls_token(mask: Tensor, cls: int = 0) -> Tensor:
+    """Position of every sample's [CLS] token: the first (cls = 0) or the last (cls = -1) of the mask. [B, L] bool -> [B].
+
+    >>> mask = torch.tensor([[True, True, False], [False, True, True]])     # the second is padded on the left
+    >>> cls_token(mask).tolist(), cls_token(mask, -1).tolist()
+    ([0, 1], [1, 2])
+    """
+    mask = mask.to(torch.uint8)
+    return mask.shape[1] - 1 - mask.flip(1).argmax(-1) if cls else mask.argmax(-1)
+
+
+def sample_state(hidden: Tensor, mask: Tensor, pool: str = "mean", cls: int = 0) -> Tensor:
     """One vector per sample from its tokens' states. [B, L, d], [B, L] bool -> [B, d].
 
-    "mean" or "max" over the tokens of the mask; "cls" the first of them (position 0, except under padding on the left).
-    A sample without a single token gives zeros. KitError at another word.
+    "mean" or "max" over the tokens of the mask; "cls" the first of them, or the last where cls is -1 (XLNet's place, see
+    mtkd.pooling.cls_place). A sample without a single token gives zeros. KitError at another word.
     """
     if pool == "cls":
-        first = mask.to(torch.uint8).argmax(-1)
-        return hidden[torch.arange(len(hidden), device=hidden.device), first] * mask.any(-1, keepdim=True)
+        place = cls_token(mask, cls)
+        return hidden[torch.arange(len(hidden), device=hidden.device), place] * mask.any(-1, keepdim=True)
     if pool == "max":
         top = hidden.masked_fill(~mask.unsqueeze(-1), torch.finfo(hidden.dtype).min).amax(1)
         return torch.where(mask.any(-1, keepdim=True), top, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,7 +13,7 @@ import torch
 
 from mtkd import align, heads, models, outputs, poolscores, train
 from mtkd.errors import KitError
-from mtkd.files import file_hash
+from mtkd.files import canonical, file_hash, text_hash
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
 from mtkd.recipes import Recipe, Stage
@@ -219,11 +219,13 @@ def states_of(prepared: Prepared, teacher: Model, split: str, needs: outputs.Nee
 def teacher_from_folder(prepared: Prepared, folder: str | Path) -> Model:
     """A classifier fine-tuned elsewhere, saved with plain transformers (model and tokeniser in one folder).
 
-    Its outputs must be in the order of the task's classes; where its config names them, that is checked.
+    Its outputs must be in the order of the task's classes; where its config names them, that is checked. Its key is made of
+    all that can change what it says (see `model_files`).
     """
     import transformers
 
-    network = models.load(folder := Path(folder))
+    files = model_files(folder := Path(folder))
+    network = models.load(folder)
     wanted, named = prepared.task.classes, getattr(network, "hf", None) and network.hf.config.id2label
     if named and wanted and not all(str(v).startswith("LABEL_") for v in named.values()):
         there = tuple(str(named[i]) for i in sorted(named))
@@ -233,10 +235,30 @@ def teacher_from_folder(prepared: Prepared, folder: str | Path) -> Model:
     if network.kind == "text":
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         own = Prepared(prepared.task, prepared.store, tokenizer, prepared.max_length).fingerprint
-    digest = hashlib.sha256(b"".join(p.read_bytes() for p in [*sorted(folder.glob("*.safetensors")), folder / "config.json",
-                                                              *folder.glob("heads.json")])).hexdigest()
+    digest = text_hash(canonical([(name, file_hash(path)) for name, path in files.items()]))
     return Model(folder, folder.name, digest, {"shape": network.shape, "input": own,
                                                "parameters": models.count_parameters(network)})
+
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """The files that say what a saved model is, by name: weights in every format, the index of sharded ones, its configs, and
+    the head that a co-finetuned teacher shares with others and that lies beside its folder.
+
+    KitError for a model without weights; whether there is a model at all is for mtkd.models.load to say.
+    """
+    weights = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
+    about = [path for name in ("config.json", "head.json", "heads.json") if (path := folder / name).is_file()]
+    if about and not weights:
+        raise KitError(f"the teacher in {folder} has no weights: there is no {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}.")
+    files = {path.name: path for path in sorted([*weights, *folder.glob("*.index.json"), *about])}
+    if "head.json" in files:
+        head = json.loads(files["head.json"].read_text(encoding="utf-8"))["head"]
+        if (folder / head).is_file():  # else load_pooled says that it is missing
+            files[head] = folder / head
+    return files
 
 
 def teacher_from_table(path: str | Path) -> Model:

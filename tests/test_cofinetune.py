@@ -16,7 +16,6 @@ from mtkd.pooling import JointNetwork, PooledNetwork, Pooler, load_pooled
 from mtkd.prepare import prepare
 from mtkd.recipes import CoFinetuned, Optimisation, Recipe, Stage, Term
 from mtkd.selection import Everyone, InverseLoss
-from mtkd.store import tensors_load
 
 FAMILIES = ["scratch-2x32", "roberta-scratch-2x32", "mpnet-scratch-2x48"]  # three families, tokenisers, and two widths
 HOW = CoFinetuned(query=16)
@@ -185,6 +184,18 @@ def test_another_set_is_another_artifact(prepared, together):
     assert two[0].folder.parent != together[0].folder.parent
 
 
+def test_a_teacher_starts_alike_in_every_set(prepared):
+    """One seed per member: position in the set does not matter to an encoder, and counted seeds are the same artifact."""
+    three, two = joint_network(prepared, FAMILIES, HOW, 7, (7, 8, 9)), joint_network(prepared, FAMILIES[1:], HOW, 7, (8, 9))
+    for mine, theirs in zip(two.encoders, three.encoders[1:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True))
+    quick = Optimisation(epochs=1, batch_size=30)
+    counted, other = (cofinetune(prepared, FAMILIES[1:], HOW, 7, quick, seeds) for seeds in ((7, 8), (8, 9)))
+    assert cofinetune(prepared, FAMILIES[1:], HOW, 7, quick)[0].key == counted[0].key != other[0].key
+    with pytest.raises(KitError, match="one seed per teacher, and there are 1 seeds and 2 teachers"):
+        cofinetune(prepared, FAMILIES[1:], HOW, 7, quick, (8,))
+
+
 def test_a_missing_head_is_said(together, tmp_path):
     import shutil
 
@@ -264,7 +275,7 @@ def test_a_student_from_lower_layers_and_the_shared_head(prepared, together):
     assert all(torch.equal(network.encoder.state_dict()[k], v) for k, v in first.items())
     assert torch.equal(network.dense.weight, teacher.dense.weight)
     assert torch.equal(network.pooler.query.weight, teacher.pooler.query.weight)
-    narrow = distil.fresh(prepared, "bottom-1 of teacher + attentive-16", 0, Init(together[0], last))
+    narrow = distil.fresh(prepared, "bottom-1 of teacher + attentive-16", 0, Init(together[0], last))  # last has no map
     assert narrow.adapt is not None                                           # 32 wide in front of a head of 48
     with pytest.raises(KitError, match="cannot be taken over"):
         distil.fresh(prepared, "scratch-1x32", 0, Init(None, last))
@@ -272,34 +283,66 @@ def test_a_student_from_lower_layers_and_the_shared_head(prepared, together):
         models.root("bottom-1 of teacher")
 
 
-@pytest.mark.parametrize("budget", [1 << 30, 0])
-def test_mt_bert_runs_in_the_loop_from_stored_and_from_live_states(prepared, together, budget, monkeypatch):
+def test_all_layers_and_the_head_of_a_narrow_member_say_what_it_says(prepared, together):
+    """Its learned map to the shared width goes along; nothing of the student is new."""
+    for teacher in together:
+        own = prepared.of(teacher)
+        network = distil.fresh(own, "bottom-2 of teacher + attentive-16", 5, Init(teacher, teacher))
+        assert (network.adapt is None) == (teacher.shape["width"] == 48)
+        found = outputs.evaluate_logits(network, own.data("test"), torch.device("cpu"))
+        assert_close(found, teacher.logits("test"), atol=1e-5, rtol=1e-5)
+
+
+def taught(prepared, together, budget, monkeypatch):
+    """An MT-BERT student whose teachers' states were stored, or with a budget of 0 came from teachers that ran along."""
     monkeypatch.setattr(teachers, "STATES_BUDGET", budget)
     recipe = Recipe(f"mt_bert{budget}", (Stage(f"task{budget}", FULL, OPT),), HOW)
-    student = distill(prepared, together, "scratch-1x32 + attentive", recipe, seed=1)
+    return distill(prepared, together, "scratch-1x32 + attentive", recipe, seed=1)
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 0])
+def test_mt_bert_runs_in_the_loop_from_stored_and_from_live_states(prepared, together, budget, monkeypatch):
+    student = taught(prepared, together, budget, monkeypatch)
     ends = student.info["history"]["losses"]
     assert set(ends) == {"multi_hidden", "soft_cross_entropy", "cross_entropy"}
     assert all(last < first for first, last in ends.values()), ends
     about = json.loads((student.folder / "head.json").read_text())
     assert about["labels"] == list(prepared.task.classes)
     assert (student.folder / "head.safetensors").is_file()
-    test_mt_bert_runs_in_the_loop_from_stored_and_from_live_states.scores.append(tensors_load(
-        student.folder / "logits-test.safetensors")["logits"])
 
 
-test_mt_bert_runs_in_the_loop_from_stored_and_from_live_states.scores = []
+def test_both_roads_train_the_same_student(prepared, together, monkeypatch):
+    one, two = (taught(prepared, together, budget, monkeypatch) for budget in (1 << 30, 0))
+    assert one.key != two.key                                                 # two students, not one from the store
+    assert_close(one.logits("test"), two.logits("test"), atol=2e-3, rtol=1e-3)
 
 
-def test_both_roads_train_the_same_student():
-    one, two = test_mt_bert_runs_in_the_loop_from_stored_and_from_live_states.scores
-    assert_close(one, two, atol=2e-3, rtol=1e-3)
+def test_teachers_are_left_alone(prepared, together, monkeypatch):
+    """Distilling neither changes a teacher that runs along nor reaches it with a gradient."""
+    live = []
+
+    class Watched(outputs.LiveOutputs):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            live.append((self, [{k: v.clone() for k, v in n.state_dict().items()} for n in self.networks]))
+
+    monkeypatch.setattr(teachers.outputs, "LiveOutputs", Watched)
+    monkeypatch.setattr(teachers, "STATES_BUDGET", 0)
+    files = {path: path.read_bytes() for path in together[0].folder.parent.rglob("*.safetensors")}
+    recipe = Recipe("left alone", (Stage("left alone", FULL, OPT),), HOW)
+    assert not distill(prepared, together, "scratch-1x32 + attentive", recipe, seed=2).reused
+    (said, before), = live
+    assert len(said.networks) == len(before) == 3
+    for network, old in zip(said.networks, before, strict=True):
+        new = network.state_dict()
+        assert new.keys() == old.keys()
+        assert all(torch.equal(new[name], old[name]) for name in old)
+        assert all(not p.requires_grad and p.grad is None for p in network.parameters())
+        assert not network.training
+    assert files == {path: path.read_bytes() for path in together[0].folder.parent.rglob("*.safetensors")}
 
 
-def test_teachers_are_left_alone(prepared, together):
-    """Distilling neither changes a teacher nor reaches it with a gradient."""
-    live = outputs.LiveOutputs([t.network() for t in together], {0: outputs.Needs(hidden=(1,))}, torch.device("cpu"))
-    assert all(not p.requires_grad for n in live.networks for p in n.parameters())
-    assert all(not n.training for n in live.networks)
+def test_what_a_teacher_loads_as(together):
     assert isinstance(together[0].network(), PooledNetwork)
     assert not isinstance(together[0].network(), TextNetwork | JointNetwork)
 

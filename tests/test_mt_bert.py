@@ -127,7 +127,10 @@ def test_misprints_quoted_numbers_and_what_figures_say():
         ("Eq. 1", "multi-teacher hidden loss"), ("Table 1", "RTE"), ("Table 2", "RoBERTa 12")]
     quoted = [entry for entry in data.published if "quoted" in entry.get("note", "")]
     assert {entry["column"] for entry in quoted} == {"SST-2 Acc", "RTE Acc"}
-    assert len(quoted) == 12
+    assert len(quoted) == 18
+    baselines = {"BERT", "RoBERTa", "UniLM", "DistilBERT", "BERT-PKD", "TinyBERT"}  # 3.2 counts the teachers among them
+    assert {entry["row"].split()[0] for entry in quoted} == baselines
+    assert all("footnote 7" in entry["note"] for entry in quoted if entry["row"].endswith(" 12"))
     for entry in data.exhibits:
         if ".fig" in entry.id:
             assert entry.numbers == "not published as numbers"
@@ -144,8 +147,8 @@ def test_every_claim_holds_where_the_data_say_so():
     found = verdicts(made())
     assert {name: v.verdict for name, v in found.items()} == {f"M{i}": SUPPORTED for i in range(1, 9)}
     # three baselines twice; all three against three pairs, three pairs against two members each; 3 losses and 2 orders;
-    # two methods; three teachers; two poolers
-    members = {"M1": 6, "M2": 3 + 6, "M3": 1, "M4": 1, "M5": 5, "M6": 2, "M7": 3, "M8": 2}
+    # two methods; three teachers, each co-finetuned and alone; two poolers
+    members = {"M1": 6, "M2": 3 + 6, "M3": 1, "M4": 1, "M5": 5, "M6": 2, "M7": 2 * 3, "M8": 2}
     assert {name: v.members for name, v in found.items()} == members
     assert found["M3"].effect == pytest.approx(4.0, abs=0.2)
     assert (found["M3"].n, found["M3"].unit, found["M3"].tier) == (4, "points", "demo")
@@ -192,6 +195,16 @@ def test_students_far_better_than_their_teachers_support_comparable_or_better():
     assert verdicts(made(teachers={C: 0.61}), margin=0.02)["M7"].verdict == SUPPORTED
 
 
+def test_m7_is_about_teachers_fine_tuned_alone_as_the_paper_has_them_and_about_its_own():
+    """The paper's first group of baselines are models fine-tuned alone (3.2); one of those that is better refutes M7 too."""
+    rows = [r | {"score": r["score"] + 0.05} if r["arm"] == "teachers" and r["method"] == "independent" and
+            r["teachers"] == [B] else r for r in made()]  # fmt: skip
+    found = verdicts(rows)["M7"]
+    assert (found.verdict, found.decided_by) == (NOT_SUPPORTED, "pydocs/topic: 1 layer against RoBERTa 2x64, alone")
+    assert "fine-tuned alone (the paper's first baselines) and together" in found.note
+    assert sorted(part["label"].rsplit(", ", 1)[1] for part in found.parts) == ["alone"] * 3 + ["co-finetuned"] * 3
+
+
 def test_non_inferiority_and_equivalence_are_told_apart():
     better = [3.0, 3.2, 2.9, 3.1]
     assert universal("M7", [Member("a", better, margin=1.0, or_better=True)]).verdict == SUPPORTED
@@ -224,7 +237,7 @@ def test_different_parameters_are_never_pooled():
     with pytest.warns(UserWarning, match=r"2 sets of parameters; the one with the most repeats \(4\)"):
         found = {v.claim: v for v in mt_bert.claims(few + many)}
     assert found["M3"].effect == pytest.approx(4.0, abs=0.2)
-    assert (found["M3"].n, found["M7"].members) == (4, 3)  # teachers of the same parameters only
+    assert (found["M3"].n, found["M7"].members) == (4, 6)  # teachers of the same parameters only
 
 
 def test_m7_compares_with_teachers_of_the_same_parameters():
@@ -312,11 +325,41 @@ def test_bars_show_the_means_of_the_rows():
 def test_controls_and_poolers():
     table = mt_bert.controls([record(made())]).content.set_index("control")
     assert set(table.index) == {"shuffled teachers", "uniform teachers", "plain CE, same steps", "not distilled"}
-    assert float(table.loc["shuffled teachers", "difference"]) == pytest.approx(15.0, abs=0.2)
+    assert float(table.loc["plain CE, same steps", "difference"]) == pytest.approx(15.0, abs=0.2)
     assert float(table.loc["not distilled", "difference"]) == pytest.approx(12.0, abs=0.2)
     assert set(table["repeats"]) == {4}
     poolers = mt_bert.poolers([record(made())]).content
     assert poolers["pooling"].tolist() == ["attentive", "mean", "[CLS]"]
+
+
+def compared(*records):
+    """Names of the models that the shuffled and the uniform teachers are compared with, and both differences."""
+    table = mt_bert.controls(list(records)).content.set_index("control")
+    found = table.loc[["shuffled teachers", "uniform teachers"]]
+    assert set(table.drop(index=found.index)["compared with"]) == {"MT-BERT"}  # plain CE and the undistilled student
+    return set(found["compared with"]), found["difference"].astype(float).tolist()
+
+
+def test_controls_without_the_hidden_loss_are_compared_with_mt_bert_without_it():
+    """MT-BERT has 60, without hidden loss 57, every control 45."""
+    names, by = compared(record(made()))
+    assert names == {"MT-BERT without hidden loss"}
+    assert by == pytest.approx([12.0, 12.0], abs=0.2)
+    names, by = compared(record([r for r in made() if r["arm"] == "main"]))
+    assert names == {"MT-BERT with (without: not run) hidden loss"}
+    assert by == pytest.approx([15.0, 15.0], abs=0.2)
+
+
+def test_the_ablation_beside_the_controls_is_of_the_same_experiment_and_repeats():
+    main = record([r | {"folder": f"model/{r['repeat']}"} for r in made() if r["arm"] == "main"], parameters={"depths": [1, 2]})
+    others = [r | {"folder": f"model/{r['repeat']}"} for r in made() if r["arm"] == "ablations"]
+    other = record(others, parameters={"depths": [1]})
+    assert compared(main, other)[0] == {"MT-BERT without hidden loss"}  # its whole MT-BERT is the very same model
+    other = record([r | {"folder": "model/x"} for r in others], parameters={"lr": 1.0})
+    assert compared(main, other)[0] == {"MT-BERT with (without: not run) hidden loss"}
+    few = record([r for r in others if r["repeat"] < 3], parameters={"depths": [1, 2]})
+    table = mt_bert.controls([main, few]).content.set_index("control")
+    assert (table.loc["shuffled teachers", "repeats"], table.loc["plain CE, same steps", "repeats"]) == (3, 4)
 
 
 def test_summary_names_the_best_baseline():

@@ -3,6 +3,7 @@ which seeds and starts, and what their rows say."""
 
 import doctest
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -14,15 +15,16 @@ from conftest import make_text_task
 
 from mtkd import models, train
 from mtkd.errors import KitError
-from mtkd.papers import mt_bert, mt_bert_plans, mt_bert_recipes, mt_bert_run, mt_bert_scores
+from mtkd.papers import experiments, mt_bert, mt_bert_checks, mt_bert_plans, mt_bert_recipes, mt_bert_run, mt_bert_scores
 from mtkd.papers import mt_bert_outcome as outcome
 from mtkd.papers import mt_bert_views as views
 from mtkd.papers.mt_bert_plans import plans
 from mtkd.papers.mt_bert_run import Experiment
 from mtkd.recipes import Optimisation
 from mtkd.selection import Everyone, InverseLoss
-from mtkd.store import Store
+from mtkd.store import Store, tensors_load, tensors_save
 from mtkd.tasks import Split
+from mtkd.teachers import logits_of
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 NAMES = ("roberta-scratch-2x16h2", "mpnet-scratch-2x16h2", "scratch-2x16h2")
@@ -40,14 +42,14 @@ def experiment(**changes) -> Experiment:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(mt_bert_run, "load_task", lambda name, **options: replace(make_text_task(), name=name))
+    monkeypatch.setattr(experiments, "load_task", lambda name, **options: replace(make_text_task(), name=name))
 
 
 # --- plans and seeds -----------------------------------------------------------------------------------------------------
 
 
 def test_doctests():
-    for module in (mt_bert_plans, mt_bert_scores):
+    for module in (mt_bert_checks, mt_bert_plans, mt_bert_scores):
         result = doctest.testmod(module)
         assert result.attempted
         assert not result.failed
@@ -68,6 +70,16 @@ def test_a_combination_starts_from_one_of_its_own():
     for plan in plans(NAMES, 0, (1,), ("combinations",), True, 0):
         assert plan.source in plan.members
         assert plan.source == (0 if 0 in plan.members else plan.members[-1])
+
+
+def test_or_all_combinations_start_alike():
+    asked = plans(NAMES, 0, (1,), ("main", "combinations"), True, 0, start="fixed")
+    fixed = [p for p in asked if p.fixed]
+    assert [p.members for p in fixed] == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+    assert {(p.arm, p.source) for p in fixed} == {("combinations", 0)}
+    assert not any(p.fixed for p in plans(NAMES, 0, (1,), mt_bert_scores.SECTIONS, True, 0))
+    tables = plans(("t.parquet", "b"), 1, (1,), ("combinations",), True, 0, start="fixed")
+    assert [p.members for p in tables] == [(0,), (1,), (0, 1)]  # a table alone will do: the layers are not its own
 
 
 def test_baselines_follow_one_teacher_their_own_or_mt_berts():
@@ -95,10 +107,40 @@ def test_no_two_repeats_nor_teacher_and_student_share_a_seed():
     ({"student_from": 3}, "student_from is 3, and there are 3 teachers"), ({"student_depths": ()}, "at least one teacher"),
     ({"teachers": ("scratch-2x16", "scratch-2x16h2")}, "must differ"),
     ({"teachers": (NAMES[0], "said.parquet")}, "a table of logits, which has no layers"),
+    ({"combination_start": "unilm"}, "combination_start is 'unilm'; there are own, fixed"),
+    ({"combination_start": "fixed", "teachers": (NAMES[0], "finished:here")}, "here is a finished teacher"),
+    ({"temperature": 0.0}, "temperature is 0, and it must be above 0"), ({"temperature": -1.0}, "must be above 0"),
+    ({"query_size": 0}, "query_size is 0, and an attention query needs a size of at least 1"),
+    ({"repeats": ()}, "repeats is empty"), ({"repeats": (0, 1, 0)}, r"repeats is \[0, 1, 0\], in which one number comes twice"),
+    ({"student_depths": (1, 1)}, r"student_depths is \[1, 1\], in which one number comes twice"),
+    ({"weights": {"task": 0.0, "distillation": 0.0, "hidden": 1.0}}, "task_weight and distillation_weight are both 0"),
+    ({"weights": {"task": 1.0, "distillation": 0.0, "hidden": 1.0}}, "the section ablations leaves out the task loss"),
+    ({"weights": {"task": 1.0, "distillation": 1.0, "hidden": -1.0}}, "hidden_weight is -1, and a weight cannot be below 0"),
 ])
 def test_parameters_that_contradict_each_other_are_refused(changes, says):
     with pytest.raises(KitError, match=says):
         experiment(**changes)
+
+
+@pytest.mark.parametrize(("teachers", "depths", "deepest"), [
+    (NAMES, (3,), 2), (NAMES, (1, 3), 2), (("bottom-1 of scratch-4x16h2", NAMES[0]), (2,), 1),
+    (("every-2 of scratch-4x16h2", NAMES[0]), (3,), 2), ((*NAMES[:2], "tinybert"), (4,), 2),
+])
+def test_a_student_deeper_than_a_teacher_is_refused_before_any_training(teachers, depths, deepest, monkeypatch):
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was trained first"))
+    e = experiment(teachers=teachers, student_depths=depths)
+    with pytest.raises(KitError, match=rf"student_depths asks for {max(depths)} layers, and the teacher .* has {deepest}\."):
+        all_rows(e)
+
+
+def test_depths_are_read_from_configs_too():
+    donor = experiment(teachers=("xlnet-scratch-1x16h2",), sections=())
+    folder = donor.teacher_set(0, (0,))[0].folder
+    assert mt_bert_checks.layers_of(f"finished:{folder}") == mt_bert_checks.layers_of(str(folder)) == 1
+    with pytest.raises(KitError, match="asks for 2 layers, and the teacher teacher-0 has 1"):
+        _ = experiment(teachers=(f"finished:{folder}", NAMES[2]), student_depths=(2,)).prepared
+    assert experiment(student_depths=(9,), sections=()).prepared  # no student is asked for
+    assert experiment(student_depths=(1, 9), sections=("ensembles",)).prepared  # nor one of the second depth
 
 
 # --- recipes -------------------------------------------------------------------------------------------------------------
@@ -192,6 +234,64 @@ def test_the_student_starts_from_the_source_and_the_shared_head(monkeypatch):
     assert not torch.equal(seen["state"]["dense.weight"], source["dense.weight"])
 
 
+def test_a_fixed_start_is_the_source_before_fine_tuning_and_the_head_of_the_set(monkeypatch):
+    """Students of all combinations differ in nothing but their teachers; UniLM's layers need not come from a teacher."""
+    starts = []
+
+    def still(network, *args, **options):
+        starts.append({k: v.clone() for k, v in network.state_dict().items()})
+        return original(network, *args, **options)
+
+    original = train.fit
+    e = experiment(sections=("combinations",), combination_start="fixed")
+    asked = [p for p in e.plans(0) if p.members in ((0,), (0, 1), (0, 1, 2))]
+    sets = [e.set_of(p) for p in asked]
+    monkeypatch.setattr(train, "fit", still)
+    rows = [e.student_row(p) for p in asked]
+    assert {r["model"] for r in rows} == {f"bottom-1 of {NAMES[2]} + attentive-8"}
+    assert [r["teachers"] for r in rows] == [[NAMES[0]], [*NAMES[:2]], [*NAMES]]
+    inner = [name for name in starts[0] if name.startswith("encoder.")]
+    assert inner
+    assert all(torch.equal(start[name], starts[0][name]) for start in starts for name in inner)
+    for start, found in zip(starts, sets, strict=True):
+        head = next(iter(found.values())).network()
+        assert torch.equal(start["dense.weight"], head.dense.weight)
+        assert torch.equal(start["pooler.query.weight"], head.pooler.query.weight)
+    layer = "encoder.encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(starts[0][layer], sets[-1][2].network().state_dict()[layer])
+
+
+def test_a_teacher_starts_alike_in_every_set_of_a_repeat(monkeypatch):
+    starts = {}
+
+    def still(network, *args, **options):
+        families = tuple(encoder.config.model_type for encoder in network.encoders)
+        starts[families] = {family: encoder.get_input_embeddings().weight.detach().clone()
+                            for family, encoder in zip(families, network.encoders)}
+        return original(network, *args, **options)
+
+    original = train.fit
+    monkeypatch.setattr(train, "fit", still)
+    e = experiment(sections=())
+    for positions in ((0, 1, 2), (1, 2), (0, 2), (1,), (2,)):
+        e.teacher_set(0, positions)
+    assert len(starts) == 5
+    for found in starts.values():
+        for family, weights in found.items():
+            assert torch.equal(weights, starts["roberta", "mpnet", "bert"][family])
+
+
+def test_a_finished_teacher_is_read_once(monkeypatch):
+    folder = experiment(teachers=(NAMES[2],), sections=()).teacher_set(0, (0,))[0].folder
+    original, read = experiments.finished_teacher, []
+    monkeypatch.setattr(mt_bert_run, "finished_teacher", lambda *a: read.append(a) or original(*a))
+    e = experiment(teachers=(f"finished:{folder}", *NAMES[:2]), student_from=1, sections=("combinations",))
+    for plan in e.plans(0):
+        e.reads(plan)
+        e.finished(0)
+    assert len(read) == 1
+
+
 def all_rows(e: Experiment) -> list[dict]:
     return [row for r in e.repeats for row in (*e.teacher_rows(r), *e.result_rows(r))]
 
@@ -219,6 +319,14 @@ def test_rows_keep_the_contract_and_nothing_is_trained_twice(monkeypatch):
     assert len(frame) == len(rows)  # no two rows are the same model of the same section
     check(rows)
     assert rows == all_rows(experiment())
+    above = views.headroom(rows)
+    untaught = next(r["score"] for r in rows if r["kind"] == "undistilled")
+    for how, method in (("alone", "independent"), ("co-finetuned", "cofinetuned")):
+        score, = (r["score"] for r in rows if r["kind"] == "teacher" and (r["method"], r["teachers"]) == (method, [NAMES[1]]))
+        found = above.loc[(how, "MPNet 2x16"), "points above the undistilled student"]
+        assert found == pytest.approx(100 * (score - untaught), abs=0.06)
+    assert len(above) == 2 * 4
+    assert views.headroom([r for r in rows if r["arm"] == "teachers"]).empty
     bill = outcome.bill(e)
     made = {r["folder"]: r["time"]["train_s"] + r["time"]["intermediate_s"] for r in rows if r["folder"]}
     inner = sum(1 for r in rows if r["time"]["intermediate_s"])
@@ -271,6 +379,29 @@ def test_finished_teachers_and_tables_of_logits_teach_too(tmp_path):
     assert "own" not in {r["variant"] for r in rows}
 
 
+def test_sizes_of_runs_come_from_their_records():
+    made = {"task": "tiny", "teacher_epochs": 3, "student_epochs": 2, "teachers": NAMES}
+    data = [{"split": name, "samples": n} for name, n in (("train", 60), ("validation", 24), ("test", 30))]
+    runs = [{"tier": "demo", "parameters": made | {"sections": [s]}, "data": data, "rows": [{"repeat": r}, {"repeat": 0}]}
+            for s, r in (("main", 0), ("main", 1), ("poolers", 1))]  # fmt: skip
+    table = views.sizes_of([*runs, runs[0] | {"parameters": made | {"student_epochs": 9}}])
+    assert table.to_numpy().tolist() == [["demo", "tiny", "60 / 24 / 30", f"3 / {epochs}", 3, repeats]
+                                         for epochs, repeats in ((2, 2), (9, 1))]  # fmt: skip
+    assert views.sizes_of([]).empty
+
+
+def test_what_a_finished_teacher_once_said_of_other_samples_is_not_taken_for_what_it_says(tmp_path):
+    donor = experiment(teachers=(NAMES[2],), sections=())
+    made = donor.teacher_set(0, (0,))[0]
+    folder = shutil.copytree(made.folder.parent, tmp_path / "elsewhere") / "teacher-0"
+    stored = tensors_load(folder / "logits-test.safetensors")
+    tensors_save(folder / "logits-test.safetensors", {"logits": -stored["logits"], "ids": stored["ids"]})
+    e = experiment(teachers=(f"finished:{folder}", NAMES[0]), sections=())
+    model = experiments.measured(e.prepared, e.finished(0))
+    assert torch.allclose(experiments.answers(e.prepared, model, "test"), made.logits("test"), atol=1e-5)
+    assert model.metrics["test"] == pytest.approx(made.metrics["test"])
+
+
 # --- what is left, and looks inside --------------------------------------------------------------------------------------
 
 
@@ -299,7 +430,7 @@ def test_export_submissions_and_views(tmp_path):
     table = views.sample_weights(e, 0)
     assert len(table) == 3 * 60
     one = table[(table["teacher"] == "MPNet 2x16") & (table["sample"] == 7)].iloc[0]
-    logits = mt_bert_run.teachers.logits_of(e.prepared, model, "train")[7].softmax(-1)
+    logits = logits_of(e.prepared, model, "train")[7].softmax(-1)
     assert one["weight"] == pytest.approx(1 / (1 - torch.log(logits[task.splits["train"].labels[7]]).item()), abs=1e-5)
     assert one["says"] == ("right" if logits.argmax() == task.splits["train"].labels[7] else "wrong")
     assert len(views.weights_figure(table).content.axes) == 3

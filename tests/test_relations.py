@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from torch import tensor
 from torch.testing import assert_close
 
-from mtkd import adaptive_terms, relation_terms, relations
+from mtkd import adaptive_terms, models, relation_terms, relations
 from mtkd.data import Batch
 from mtkd.errors import KitError
 from mtkd.models import Outputs
 from mtkd.outputs import Needs, TeacherBatch
+from mtkd.prepare import prepare
 from mtkd.recipes import Term
+from mtkd.store import Store
 from mtkd.terms import Setting
 
 TERMS = {**relation_terms.TERMS, **adaptive_terms.TERMS}
@@ -42,6 +44,7 @@ def test_sample_state_by_hand():
     mask = tensor([[True, True, False], [False, True, True], [False, False, False]])      # the second is padded on the left
     assert_close(relations.sample_state(hidden, mask), tensor([[2.0, 1.0], [-3.0, 2.0], [0.0, 0.0]]))
     assert_close(relations.sample_state(hidden, mask, "cls"), tensor([[1.0, 2.0], [-5.0, 1.0], [0.0, 0.0]]))
+    assert_close(relations.sample_state(hidden, mask, "cls", -1), tensor([[3.0, 0.0], [-1.0, 3.0], [0.0, 0.0]]))  # as XLNet
     assert_close(relations.sample_state(hidden, mask, "max"), tensor([[3.0, 2.0], [-1.0, 3.0], [0.0, 0.0]]))
     with pytest.raises(KitError, match="no such way to pool"):
         relations.sample_state(hidden, mask, "sum")
@@ -536,6 +539,43 @@ def test_a_cls_without_a_counterpart_costs_nothing():
     units = module(student, said, batch, uniform())
     assert units[2] == 0
     assert (units > 0).sum() == 6
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_patience_reads_the_last_token_of_an_xlnet(seen):
+    """Its [CLS] stands last, and an aligned teacher's at the same place; nothing else of the sample counts."""
+    setting = Setting(SETTING.student | {"cls": -1}, SHAPES)
+    module, student, batch = build(Term("patience"), setting, followed=(1,)), student_of(), batch_of()
+    batch.mask = batch.mask.flip(1)                                       # padded on the left
+    said = teachers_of(module)
+    said.seen = {1: batch.mask.clone()} if seen else {}
+    last = [h[:, -1] for h in student.hidden]
+    expected = sum((relations.unit(last[i]) - relations.unit(said.hidden[1][j][:, -1])).pow(2).sum(-1)
+                   for i, j in module.pairs[1])
+    before = module(student, said, batch, torch.ones(7, 3))
+    assert_close(before, expected)
+    with torch.no_grad():
+        for states in [*student.hidden, *said.hidden[1].values()]:
+            states[:, :-1] = 77.0
+    assert_close(module(student, said, batch, torch.ones(7, 3)), before)
+    if seen:
+        said.seen[1][2, -1] = False                                       # its [CLS] has no counterpart: costs nothing
+        assert module(student, said, batch, torch.ones(7, 3))[2] == 0
+
+
+@pytest.mark.parametrize(("family", "place"), [("xlnet-scratch-1x32", -1), ("scratch-1x32", 0)])
+def test_a_pooled_network_says_where_its_cls_is(text_task, family, place, tmp_path):
+    """From the model to the term, with real tokens: the place that the term reads holds the [CLS] token."""
+    prepared = prepare(text_task, family, max_length=32, vocab=60, store=Store(tmp_path))
+    network = models.build(f"{family} + cls", 3, seed=0, vocab=prepared.vocab, tokens=prepared.special_ids)
+    assert network.shape.get("cls", 0) == place
+    batch = prepared.data("train").batch(np.arange(9))
+    where = relations.cls_token(batch.mask, network.shape.get("cls", 0))
+    ids = batch.inputs["input_ids"][torch.arange(9), where]
+    assert set(ids.tolist()) == {prepared.tokenizer.cls_token_id}
+    term = relation_terms.PatienceTerm(Term("patience"), Setting(network.shape, [network.shape]), (0,))
+    hidden = network(batch.inputs, frozenset({"hidden"})).hidden
+    assert_close(term.student_state(Outputs(None, hidden), 1, batch), hidden[1][torch.arange(9), where])
 
 
 def test_the_angle_of_adaptive_kd_is_against_the_teachers_integrated_by_the_learned_weights():

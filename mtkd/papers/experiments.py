@@ -73,8 +73,9 @@ def cost(model: Model, followed: Sequence[Model] = (), prepared: Prepared | None
 
 
 def answers(prepared: Prepared, model: Model, split: str) -> Tensor:
-    """A model's logits [n, C] on a split: those stored when it was trained, else scored now."""
-    stored = (model.folder / f"logits-{split}.safetensors").is_file()
+    """A model's logits [n, C] on a split: those stored when it was trained, else scored now. What lies in the folder of a
+    finished teacher is not read: it may be of another run's samples."""
+    stored = "seconds" in model.info and (model.folder / f"logits-{split}.safetensors").is_file()
     return model.logits(split) if stored else teachers.logits_of(prepared, model, split)
 
 

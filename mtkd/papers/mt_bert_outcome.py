@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtkd.papers import outcomes
+from mtkd.papers.experiments import best
 from mtkd.papers.mt_bert_plans import Plan
 from mtkd.papers.mt_bert_run import Experiment
 from mtkd.teachers import Model
@@ -22,8 +23,8 @@ def full_plan(experiment: Experiment, repeat: int) -> Plan:
 
 def best_student(experiment: Experiment) -> Model:
     """Of the MT-BERT students of all repeats, the one that did best on validation."""
-    models = (experiment.make(full_plan(experiment, repeat)) for repeat in experiment.repeats)
-    return max(models, key=lambda model: model.metrics["validation"][experiment.loaded.metric])
+    models = [experiment.make(full_plan(experiment, repeat)) for repeat in experiment.repeats]
+    return best(models, experiment.loaded.metric)
 
 
 def export(experiment: Experiment, folder: Path) -> Path | None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from mtkd.papers.experiments import is_table
 from mtkd.papers.mt_bert_scores import ABLATIONS, BASELINES, POOLERS
 
 
 @dataclass(frozen=True)
 class Plan:
     """One student. members: positions of the teachers it follows; set_of: of those that were fine-tuned with them (empty:
-    the members themselves), together if `joint`; source: position of the one whose lower layers and head it takes."""
+    the members themselves), together if `joint`; source: position of the one whose lower layers and head it takes; fixed:
+    the layers as they were before fine-tuning, whoever is in the set, and the head of a teacher that is in it."""
 
     arm: str
     method: str
@@ -27,24 +29,23 @@ class Plan:
     set_of: tuple[int, ...] = ()
     joint: bool = True
     pooler: str = ""
-
-
-def is_table(name: str) -> bool:
-    """Whether a teacher's name is that of a table of logits."""
-    return name.endswith((".parquet", ".csv"))
+    fixed: bool = False
 
 
 def plans(teachers: tuple[str, ...], source: int, depths: tuple[int, ...], sections: tuple[str, ...], controls: bool,
-          repeat: int, own: int = 0) -> list[Plan]:
+          repeat: int, own: int = 0, start: str = "own") -> list[Plan]:
     """Every student of one repeat. `source` is the teacher whose lower layers students start from, `own` the one that the
     baselines have to themselves, depths[0] the depth of all but the section "main".
 
-    A combination without that teacher takes its last one instead, so that its student owes nothing to a teacher that is
-    no part of it. Three teachers make 7 combinations:
+    A combination without that teacher takes its last one instead (start "own"), so that its student owes nothing to a
+    teacher that is no part of it; or all combinations take its layers as they were before fine-tuning (start "fixed"), so
+    that their students differ in nothing but their teachers. Three teachers make 7 combinations:
 
     >>> names = ("scratch-2x64", "roberta-scratch-2x64", "mpnet-scratch-2x64")
     >>> [(plan.members, plan.source) for plan in plans(names, 2, (1,), ("combinations",), True, 0)][:4]
     [((0,), 0), ((1,), 1), ((2,), 2), ((0, 1), 1)]
+    >>> {plan.source for plan in plans(names, 2, (1,), ("combinations",), True, 0, start="fixed")}
+    {2}
     """
     everyone = tuple(range(len(teachers)))
     full = Plan("", "mt_bert", repeat, depths[0], everyone, source)
@@ -63,9 +64,11 @@ def plans(teachers: tuple[str, ...], source: int, depths: tuple[int, ...], secti
     if "combinations" in sections:
         for members in (chosen for k in everyone for chosen in combinations(everyone, k + 1)):
             layered = [p for p in members if not is_table(teachers[p])]
-            if layered:
-                start = source if source in members else layered[-1]
-                found.append(replace(full, arm="combinations", members=members, source=start))
+            if start == "fixed":
+                found.append(replace(full, arm="combinations", members=members, fixed=True))
+            elif layered:
+                here = source if source in members else layered[-1]
+                found.append(replace(full, arm="combinations", members=members, source=here))
     if "ablations" in sections:
         found += [replace(full, arm="ablations", variant=name, joint=name != "no_cofinetuning") for name in ABLATIONS]
     if "ensembles" in sections:

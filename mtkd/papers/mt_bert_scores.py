@@ -26,6 +26,7 @@ METHODS = {
     "you_2017": "You et al. 2017", "liu_2020": "Liu et al. 2020",
 }  # fmt: skip
 BASELINES = ("distilbert", "pkd", "tinybert")
+TEACHERS = {"cofinetuned": "co-finetuned", "independent": "alone"}
 VARIANTS = {"own": "its own teacher", "same": "MT-BERT's teacher"}
 ABLATIONS = {
     "full": "MT-BERT", "no_cofinetuning": "without co-finetuning", "no_weighting": "without weighting",
@@ -36,6 +37,7 @@ CONTROLS = {
     "shuffled_teacher": "shuffled teachers", "uniform_teacher": "uniform teachers", "plain_ce": "plain CE, same steps",
     "undistilled": "not distilled",
 }  # fmt: skip
+WITHOUT_HIDDEN = ("shuffled_teacher", "uniform_teacher")  # the hidden loss would show them the right states
 TASKS = {"sst2": "SST-2", "rte": "RTE", "mind": "MIND"}
 STAND_INS = {"pydocs/topic": "MIND"}
 CHECKPOINTS = {"bert-base-uncased": "BERT", "roberta-base": "RoBERTa", "mpnet-base": "MPNet (for UniLM)"}
@@ -90,7 +92,7 @@ def method_name(row: pd.Series) -> str:
     if row["kind"] == "undistilled":
         return f"not distilled{depth}"
     if row["kind"] in ("teacher", "ensemble"):
-        how = "co-finetuned" if row["method"] == "cofinetuned" else "alone"
+        how = TEACHERS[row["method"]]
         if row["kind"] == "ensemble":
             return f"mean of the teachers' logits, {how}"
         name = short_name(row["teachers"][0])

@@ -12,6 +12,7 @@ from mtkd.papers.mt_bert_scores import (
     PAPER,
     POOLERS,
     STAND_INS,
+    WITHOUT_HIDDEN,
     method_name,
     metric_name,
     printed_name,
@@ -94,7 +95,7 @@ def table2(records: list[dict]) -> Exhibit:
         rows[f"{tier} tier", name] = score_cells(group) | ({"#Param": _size(size)} if len(size) else {})
     words = "Scores times 100, here mean ± standard deviation over n models. DistilBERT, BERT-PKD and TinyBERT are shown "
     words += "twice: with one teacher and initialisation of their own, and with MT-BERT's. The paper quotes their SST-2 "
-    words += "and RTE scores from other papers."
+    words += "and RTE scores from other papers, and by its footnote 7 those of its 12-layer teachers too."
     return made(f"{PAPER}.table2", used, records, with_paper(rows, "table2", "model"), words)
 
 
@@ -120,22 +121,46 @@ def table3(records: list[dict]) -> Exhibit:
 
 
 def controls(records: list[dict]) -> Exhibit:
-    """MT-BERT beside its negative controls and the undistilled student of its depth; paired over repeats."""
-    frame = rows_frame(records)
+    """MT-BERT beside its negative controls and the undistilled student of its depth; paired over repeats.
+
+    Shuffled and uniform teachers teach without the hidden loss, so they are compared with MT-BERT without it, that is with
+    the ablation of the same experiment and repeat; where that was not run, with the whole MT-BERT, and the table says so.
+    """
+    frame, every = rows_frame(records), rows_frame(records, every=True)
     frame = frame[frame["arm"] == "main"]
     frame = frame.assign(variant=frame["variant"].where(frame["kind"] == "control", "undistilled"))
     rivals = frame[frame["kind"].isin(["control", "undistilled"])]
     entries = []
     for (tier, task, layers, variant), rows in rivals.groupby(["tier", "task", "layers", "variant"], sort=True):
         labels = {"tier": tier, "task": task, "layers": int(layers), "control": CONTROLS.get(variant, variant)}
-        entries.append((labels, students(frame, "mt_bert", tier=tier, task=task, layers=layers), rows))
+        ours, model = students(frame, "mt_bert", tier=tier, task=task, layers=layers), "MT-BERT"
+        if variant in WITHOUT_HIDDEN:
+            fair = without_hidden(every, ours, rows["repeat"])
+            model = f"MT-BERT {'without' if len(fair) else 'with (without: not run)'} hidden loss"
+            ours = fair if len(fair) else ours
+        entries.append((labels | {"compared with": model}, ours, rows))
     if not entries:
         return Exhibit(f"{PAPER}.controls", "negative controls", "No control was run.")
     words = "Score times 100, mean ± standard deviation over repeats; difference MT-BERT minus control in points, paired "
-    words += "over repeats, with its t interval and one-sided p. A student that is no better than its controls learned "
-    words += "nothing from its teachers."
-    table = paired_table(LAYOUT, entries, "MT-BERT", "control's score")
+    words += "over repeats, with its t interval and one-sided p. Shuffled and uniform teachers teach without the hidden "
+    words += "loss, so they are compared with the MT-BERT that has none either, where it was run. A student that is no better "
+    words += "than its controls learned nothing from its teachers."
+    table = paired_table(LAYOUT, entries, "MT-BERT's score", "control's score")
     return Exhibit(f"{PAPER}.controls", "negative controls", words, table)
+
+
+def without_hidden(every: pd.DataFrame, ours: pd.DataFrame, repeats: pd.Series) -> pd.DataFrame:
+    """The ablation "without hidden loss" of the experiment that `ours`, MT-BERT's rows, are of, at these repeats; may be empty.
+
+    It is of the same experiment where the parameters are equal, or where its own row of the whole MT-BERT is the very same
+    model (two grid files that differ in nothing that made it: other depths besides, say).
+    """
+    here = every[(every["arm"] == "ablations") & every["repeat"].isin(set(repeats))]
+    for column in ("tier", "task", "layers"):
+        here = here[here[column].isin(set(ours[column]))]
+    whole = here[(here["variant"] == "full") & here["folder"].isin(set(ours["folder"].dropna()))]
+    same = here["setting"].isin({*ours["setting"], *whole["setting"]})
+    return here[same & (here["variant"] == "no_hidden")].drop_duplicates("repeat")
 
 
 def students(frame: pd.DataFrame, method: str, **where) -> pd.DataFrame:

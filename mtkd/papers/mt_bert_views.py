@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from mtkd import align, teachers
 from mtkd.papers import Exhibit
+from mtkd.papers.experiments import is_finished
 from mtkd.papers.mt_bert_run import Experiment
-from mtkd.papers.mt_bert_scores import short_name
+from mtkd.papers.mt_bert_scores import TEACHERS, short_name
 from mtkd.prepare import Prepared
 from mtkd.selection import inverse_loss, teacher_losses
 from mtkd.tasks import Split
@@ -38,7 +39,7 @@ def alignment(student: Prepared, teacher: Prepared, text: str) -> pd.DataFrame:
 def alignment_figure(experiment: Experiment, text: str) -> Exhibit:
     """A heatmap of A for every teacher whose tokeniser differs from the student's."""
     own = experiment.prepared
-    others = [(name, own.of(name)) for name in experiment.teachers if not name.startswith("finished:") and "." not in name]
+    others = [(name, own.of(name)) for name in experiment.teachers if not is_finished(name)]
     tables = [(short_name(name), alignment(own, other, text)) for name, other in others if other is not own]
     if not tables:
         return Exhibit("alignment", "tokens that overlap in the text", "All teachers cut texts into the student's tokens.")
@@ -85,6 +86,35 @@ def sample_weights(experiment: Experiment, repeat: int, split: str = "train") ->
     return pd.DataFrame({
         "teacher": np.tile(names, len(labels)), "sample": np.repeat(np.arange(len(labels)), len(names)),
         "weight": weights.flatten().numpy(), "says": np.where(right.flatten().numpy(), "right", "wrong")})
+
+
+def headroom(rows: list[dict]) -> pd.DataFrame:
+    """What every teacher has above the student that no teacher had a part in (the best of its depths), in points over the
+    repeats that both were run in. A teacher that has next to nothing has little to teach. Empty without such students."""
+    frame = pd.DataFrame(rows)
+    untaught = frame[frame["kind"] == "undistilled"].groupby("repeat")["score"].max()
+    own = frame[frame["kind"].isin(["teacher", "ensemble"]) & frame["repeat"].isin(untaught.index)]
+    if own.empty:
+        return pd.DataFrame()
+    names = ["mean of the teachers' logits" if kind == "ensemble" else short_name(teachers[0])
+             for kind, teachers in zip(own["kind"], own["teachers"])]
+    above = 100 * (own["score"] - own["repeat"].map(untaught))
+    grouped = own.assign(teacher=names, fine_tuned=own["method"].map(TEACHERS), above=above).groupby(
+        ["fine_tuned", "teacher"], sort=False)["above"]
+    return grouped.agg(["mean", "min", "max", "size"]).round(1).rename(
+        columns={"mean": "points above the undistilled student", "min": "lowest", "max": "highest", "size": "repeats"})
+
+
+def sizes_of(records: list[dict]) -> pd.DataFrame:
+    """What runs were made with, from their records: samples, epochs and repeats, one line per tier, task and size."""
+    lines: dict[tuple, set] = {}
+    for record in records:
+        p = record["parameters"]
+        samples = " / ".join(str(row["samples"]) for row in record["data"])
+        key = (record["tier"], p["task"], samples, f"{p['teacher_epochs']} / {p['student_epochs']}", len(p["teachers"]))
+        lines.setdefault(key, set()).update(row["repeat"] for row in record["rows"])
+    columns = ["tier", "task", "train / validation / test", "epochs of teachers / students", "teachers", "repeats"]
+    return pd.DataFrame([(*key, len(repeats)) for key, repeats in sorted(lines.items())], columns=columns)
 
 
 def weights_figure(table: pd.DataFrame) -> Exhibit:
