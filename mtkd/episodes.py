@@ -114,6 +114,8 @@ class Learner:
         # inner states are not needed again for the delayed rewards: read the stored logits alone
         self.teachers = teachers.logits if isinstance(teachers, LiveOutputs) and teachers.logits is not None else teachers
         self.subset = rewards.dev_subset(len(dev), self.policy.dev_size)
+        scaled = term.loss == "soft_cross_entropy" and term.t_squared and self.policy.reward_scale == "printed"
+        self.unit = term.temperature**2 if scaled else 1.0  # the term's distillation loss over that of the rewards
         self.curves, self.history, self.accuracies = Curves(), [], []
         self.trained = 0  # student steps
         if not bool((data.labels >= 0).all()):
@@ -185,12 +187,13 @@ class Learner:
         self.accuracies.append(rewards.dev_accuracy(network, self.dev, self.subset, self.device))
 
     def pay(self, logits: Tensor, batch: Batch, said: TeacherBatch, actions: Tensor, accuracy: float | None) -> Tensor:
-        """Eq. 7 for every sample, by the student's logits [B, C]; its distillation loss is the term's own."""
+        """Eq. 7 for every sample, by the student's logits [B, C]; its distillation loss is the term's own, without the factor T
+        squared that the term may have unless the policy's `reward_scale` keeps it."""
         ce = losses.cross_entropy(logits, batch.labels)
         if self.policy.reward == 1:
             return rewards.reward_1(ce)
         with torch.no_grad():
-            dl = self.module(Outputs(logits), said, batch, self.policy.to_all(actions, said.logits.shape[-2]))
+            dl = self.module(Outputs(logits), said, batch, self.policy.to_all(actions, said.logits.shape[-2])) / self.unit
         return rewards.reward_2(ce, dl) if self.policy.reward == 2 else rewards.reward_3(ce, dl, accuracy, self.policy.gamma)
 
     def improve(self, state: Tensor, actions: Tensor, reward: Tensor, accuracy: float | None) -> None:

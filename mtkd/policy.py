@@ -7,7 +7,7 @@ When it acts and when it learns is decided by the loop (mtkd/episodes.py); what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from mtkd.selection import Chosen, teacher_losses
 
 GRADIENTS, BASELINES, CREDITS = ("log", "printed"), ("moving_average", "none"), ("sample", "batch")
 PRETRAIN, ALTERNATIONS, EMPTY = ("teachers", "student"), ("epoch", "batch"), ("conditional", "masked")
+SCALES = ("printed", "loss")
 MEMORY = 0.9  # of the moving average
 
 
@@ -87,7 +88,8 @@ class Policy(Chosen):
 
     encoder         R(x): "lsa-64", or a pre-trained model by name; the paper: [CLS] of BERT-Base, not fine-tuned
     lr              beta of Eq. 8, unstated; the update is a mean over the samples of a batch, Eq. 8 prints a sum. 1.0 is for a
-                    few hundred updates of a standardised state: noise adds up too, so take less for many thousands
+                    few hundred updates of a standardised state: noise adds up with the root of their number, and after
+                    ten thousand makes a policy certain of nothing but noise; 0.1 to 0.05 for that many and more
     gradient        "log" (the policy gradient the text cites) or "printed" (Eq. 8 as it stands), see `score`
     baseline        "moving_average": rewards count from a running mean of the rewards before; "none" is what is printed:
                     rewards 1 and 2 are all negative, so whatever was drawn is drawn less often, and with empty="masked" (the
@@ -95,6 +97,8 @@ class Policy(Chosen):
     credit          "sample": each sample's own reward ("this instance will not receive any reward"); "batch": their mean for
                     all of a batch, which is the paper's episode
     reward, gamma   Eq. 7: 1, 2 or 3; gamma weighs the training part of reward 3 (the paper tries 0.3, 0.5, 0.7, 0.9)
+    reward_scale    "printed": rewards 2 and 3 have the distillation loss as Eq. 1 prints it; "loss": as the student's loss has
+                    it, times T squared where the term says so: whom it is near to then counts for far more than accuracy
     dev_size, dev_every   reward 3's accuracy is taken on this many validation samples, the same in every run, after every
                     dev_every batches (and at the end of an epoch), and counts for the batches since. The paper does not say
     pretrain_reward how learns="selection" pays: "teachers": -CE of the mean of the selected teachers (text), or "student":
@@ -118,6 +122,7 @@ class Policy(Chosen):
     credit: str = "sample"
     reward: int = 1
     gamma: float = 0.5
+    reward_scale: str = "printed"
     dev_size: int = 200
     dev_every: int = 10
     pretrain_reward: str = "teachers"
@@ -128,12 +133,29 @@ class Policy(Chosen):
 
     def __post_init__(self):
         for name, allowed in (("gradient", GRADIENTS), ("baseline", BASELINES), ("credit", CREDITS), ("empty", EMPTY),
-                              ("pretrain_reward", PRETRAIN), ("alternation", ALTERNATIONS)):
+                              ("pretrain_reward", PRETRAIN), ("alternation", ALTERNATIONS), ("reward_scale", SCALES)):
             one_of(getattr(self, name), allowed, name)
         if self.reward not in (1, 2, 3):
             raise KitError(f"there is no reward {self.reward}; there are 1, 2 and 3.")
         if min(self.dev_size, self.dev_every) < 1 or not 0 <= self.gamma <= 1 or not self.lr > 0:
             raise KitError("a policy needs dev_size and dev_every of at least 1, lr above 0, and gamma between 0 and 1.")
+
+    def trained_in(self, learns: str) -> Policy:
+        """This policy with the defaults for what has no part in how a stage that learns `learns` pays and trains it, so that
+        stages that do the same are one in the store: gamma and the development set are reward 3's, the scale is that of
+        rewards 2 and 3, and a policy that is paid by the teachers it selects, or not at all, is paid by none of the three.
+
+        >>> Policy(gamma=0.9).trained_in("alternate") == Policy(), Policy(reward=3).trained_in("selection") == Policy()
+        (True, True)
+        """
+        idle = set() if learns == "alternate" else {"alternation"}
+        if self.reward < 3:
+            idle |= {"gamma", "dev_size", "dev_every"}
+        if self.reward < 2:
+            idle |= {"reward_scale"}
+        if learns == "student" or (learns == "selection" and self.pretrain_reward == "teachers"):
+            idle |= {"reward", "gamma", "dev_size", "dev_every", "reward_scale"}
+        return replace(self, **{name: getattr(type(self), name) for name in idle})
 
     def fit(self, teachers, labels):
         """Start at 0 with the statistics of the training states, unless an earlier stage's policy has been taken over."""

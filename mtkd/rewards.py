@@ -2,8 +2,8 @@
 
 Yuan et al., "Reinforced Multi-Teacher Selection for Knowledge Distillation" (`rl_kd`). L_CE is the student's cross-entropy
 with the gold label (Eq. 2), L_DL its distillation loss against the teachers that were selected (Eq. 1, at the term's own
-temperature). The paper sums both over a batch; here they stay per sample, [B], and who wants an episode's reward takes the
-mean (`Policy.credit`).
+temperature; as printed or times T squared, see `Policy.reward_scale`). The paper sums both over a batch; here they stay per
+sample, [B], and who wants an episode's reward takes the mean (`Policy.credit`).
 """
 
 from __future__ import annotations

@@ -326,6 +326,44 @@ def test_rewards_are_those_of_eq_7_with_the_terms_own_distillation_loss(world):
     assert_close(found[2], 0.3 * (-ce - dl) + 0.7 * 0.8)
 
 
+@pytest.mark.parametrize(("scale", "factor"), [("printed", 1.0), ("loss", 25.0)])
+def test_the_rewards_distillation_loss_is_as_printed_or_as_the_student_has_it(world, scale, factor):
+    """By hand, at T = 5 with T squared in the student's loss: a student who says nothing is ln 3 from whomever it follows."""
+    rows = np.arange(4)
+    batch = world[0].data("train").batch(rows)
+    actions, z = torch.tensor([[1.0, 0], [0, 1], [1, 1], [1, 0]]), torch.zeros(4, 3)
+    for reward, expected in ((1, -math.log(3)), (2, -math.log(3) - factor * math.log(3)),
+                             (3, 0.3 * (-math.log(3) - factor * math.log(3)) + 0.7 * 0.8)):  # fmt: skip
+        policy = Policy(reward=reward, gamma=0.3, reward_scale=scale)
+        _, history, learner = in_loop(world, policy, terms_=kd(policy, temperature=5.0, t_squared=True))
+        assert_close(learner.pay(z, batch, learner.teachers.batch(batch), actions, 0.8), torch.full((4,), expected))
+        assert history.losses["soft_cross_entropy"][0] > 20  # the student's own loss has the factor either way
+
+
+def test_without_t_squared_both_scales_are_one(world):
+    found = [in_loop(world, Policy(reward=2, reward_scale=scale), terms_=None)[1].policy for scale in ("printed", "loss")]
+    assert found[0] == found[1]
+
+
+def test_reward_threes_policy_changes_with_the_accuracies_in_the_printed_scale(world, monkeypatch):
+    """Other accuracies make another policy. In the loss's scale, at T = 10, they hardly do: the rewards' distillation loss is a
+    hundred times as large."""
+    def whom(scale, accuracies):
+        steps = iter(accuracies)
+        monkeypatch.setattr(rewards, "dev_accuracy", lambda *a: float(next(steps)))
+        policy = Policy(reward=3, reward_scale=scale, dev_every=4)
+        _, _, learner = in_loop(world, policy, terms_=kd(policy, temperature=10.0, t_squared=True))
+        return learner.policy._learned["A"].flatten()
+
+    def moved(scale):
+        """By how much of its length reward 3's policy changes with the accuracies."""
+        steady = whom(scale, [0.5] * 20)
+        return ((whom(scale, [0.45, 0.55] * 10) - steady).norm() / steady.norm()).item()
+
+    assert moved("printed") > 3 * moved("loss")
+    assert moved("printed") > 0.1
+
+
 def test_the_students_reward_with_everyone_selected_pays_everyone(world, monkeypatch):
     seen = []
     update = Policy.update

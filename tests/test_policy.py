@@ -370,11 +370,26 @@ def test_copies_learn_for_themselves_and_nothing_learned_is_in_the_spec():
         stage, terms=(Term("soft_cross_entropy", Policy(empty="masked")),)), ["a", "b"]))
 
 
+def test_what_a_stage_does_not_look_at_has_its_default():
+    changed = {"gamma": 0.9, "dev_size": 7, "dev_every": 3, "reward_scale": "loss"}
+    one, two, three = (Policy(reward=r, **changed) for r in (1, 2, 3))
+    assert one.trained_in("alternate") == Policy(reward=1)
+    assert two.trained_in("alternate") == Policy(reward=2, reward_scale="loss")
+    assert three.trained_in("alternate") == three
+    for policy in (one, two, three):
+        assert policy.trained_in("selection") == policy.trained_in("student") == Policy()
+    paid = replace(three, pretrain_reward="student", alternation="batch")
+    assert paid.trained_in("selection") == replace(paid, alternation="epoch")
+    other = replace(three, gradient="printed", credit="batch", encoder="lsa-8", lr=0.1)  # these it does look at
+    assert other.trained_in("selection") == Policy(gradient="printed", credit="batch", encoder="lsa-8", lr=0.1)
+
+
 @pytest.mark.parametrize(("changes", "says"), [
     ({"gradient": "exp"}, "no such value of gradient: 'exp'; there are log and printed"), ({"baseline": "mean"}, "baseline"),
     ({"credit": "epoch"}, "credit"), ({"alternation": "never"}, "alternation"), ({"pretrain_reward": "no"}, "pretrain_reward"),
     ({"empty": "kept"}, "empty"), ({"reward": 4}, "no reward 4; there are 1, 2 and 3"), ({"gamma": 1.5}, "gamma between 0"),
     ({"dev_every": 0}, "dev_every of at least 1"), ({"lr": 0.0}, "lr above 0"),
+    ({"reward_scale": "T"}, "no such value of reward_scale: 'T'; there are printed and loss"),
 ])
 def test_choices_that_do_not_exist_are_refused(changes, says):
     with pytest.raises(KitError, match=says):

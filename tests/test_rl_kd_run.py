@@ -11,24 +11,26 @@ import pandas as pd
 import pytest
 import torch
 
-from mtkd import models, train
+from mtkd import distil, models, representation, train
 from mtkd.ensembles import BestSingle, DevWeighted, LogisticWeighted
 from mtkd.errors import KitError
 from mtkd.experts import RandomTeacher
+from mtkd.files import canonical
 from mtkd.gridfiles import read_grid
-from mtkd.papers import rl_kd, rl_kd_recipes, rl_kd_run, rl_kd_scores
+from mtkd.papers import experiments, rl_kd, rl_kd_recipes, rl_kd_scores
 from mtkd.papers import rl_kd_outcome as outcome
 from mtkd.papers import rl_kd_views as views
 from mtkd.papers.rl_kd_plans import plans, reward_of
 from mtkd.papers.rl_kd_recipes import Loss
-from mtkd.papers.rl_kd_run import Experiment
+from mtkd.papers.rl_kd_run import Experiment, from_parameters
+from mtkd.parameters import notebook_path, read_parameters
 from mtkd.policy import Policy
-from mtkd.recipes import Optimisation
+from mtkd.recipes import Optimisation, stage_spec
 from mtkd.records import repo_root
 from mtkd.selection import Primary, Uniform
-from mtkd.store import Store
+from mtkd.store import Store, key
 from mtkd.tasks import Split
-from tests.conftest import make_text_task
+from tests.conftest import make_image_task, make_regression_task, make_text_task
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 NAMES = ("scratch-2x16h2", "roberta-scratch-1x16h2")
@@ -47,7 +49,7 @@ def experiment(**changes) -> Experiment:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(rl_kd_run, "load_task", lambda name, **options: replace(make_text_task(), name=name))
+    monkeypatch.setattr(experiments, "load_task", lambda name, **options: replace(make_text_task(), name=name))
 
 
 # --- plans, seeds, recipes -----------------------------------------------------------------------------------------------
@@ -61,7 +63,7 @@ def test_the_papers_counts():
     # Table 4 per student: FT; four single teachers, six ensembles and three rewards
     assert counts == {("main", "undistilled", "BERT 3"): 1, ("main", "student", "BERT 3"): 13,
                       ("main", "undistilled", "BERT 6"): 1, ("main", "student", "BERT 6"): 13,
-                      ("main", "control", "BERT 3"): 7, ("readings", "student", "BERT 3"): 7}  # fmt: skip
+                      ("main", "control", "BERT 3"): 9, ("readings", "student", "BERT 3"): 8}  # fmt: skip
     assert {p.method for p in asked} == set(rl_kd_scores.METHODS)
     assert [reward_of(p) for p in asked if p.variant.startswith("reward")] == [1, 2, 3, 1, 2, 3]
     assert {reward_of(p) for p in asked if p.arm == "readings" or p.kind == "control"} == {3}
@@ -112,7 +114,7 @@ def test_algorithm_1_starts_from_the_student_of_the_average_teacher():
     assert [(s.learns, s.optimisation.epochs) for s in again.stages] == [("student", 1), ("student", 2)]
 
 
-def test_readings_and_controls_change_one_thing():
+def test_readings_and_controls_change_one_thing(monkeypatch):
     e = experiment()
     policies = {}
     for plan in e.plans(0):
@@ -122,17 +124,48 @@ def test_readings_and_controls_change_one_thing():
     full, scaled = policies.pop("full")
     assert (full.reward, full.gradient, full.baseline, scaled) == (3, "log", "moving_average", True)
     changed = {"printed": {"gradient": "printed"}, "no_baseline": {"baseline": "none"}, "batch_credit": {"credit": "batch"},
-               "batchwise": {"alternation": "batch"}, "student_reward": {"pretrain_reward": "student"}, "unscaled": {}}
+               "batchwise": {"alternation": "batch"}, "student_reward": {"pretrain_reward": "student"}, "unscaled": {},
+               "loss_scale": {"reward_scale": "loss"}}
     assert {name: policy for name, (policy, _) in policies.items()} == {n: replace(full, **c) for n, c in changed.items()}
     assert [name for name, (_, scaled) in policies.items() if not scaled] == ["unscaled"]
     by = {p.variant: p for p in e.plans(0) if p.kind == "control"}
     assert e.recipe(by["shuffled"]).teachers.control == "shuffled"
     assert e.recipe(by["random_policy"]).stages[1].learns == "student"
     assert isinstance(e.recipe(by["random_policy"]).stages[1].terms[1].selection, Policy)
-    for name, selection in (("average_again", Uniform()), ("w_again", DevWeighted()),
-                            ("lr_dev_again", LogisticWeighted(fit_split="validation"))):  # fmt: skip
+    monkeypatch.setattr(Experiment, "best_teacher", lambda self, repeat: 1)
+    for name, selection in (("average_again", Uniform()), ("w_again", DevWeighted()), ("best_single_again", BestSingle()),
+                            ("lr_dev_again", LogisticWeighted(fit_split="validation")), ("v_kd_again", Primary(1))):
         assert [stage.terms[1].selection for stage in e.recipe(by[name]).stages] == [selection] * 2
     assert by["plain_ce"].members == ()
+
+
+def test_batch_by_batch_the_student_learns_from_as_many_batches():
+    e = experiment(rl_optimisation=replace(OPT, epochs=3))
+    by = {p.variant: e.recipe(p).stages for p in e.plans(0) if p.arm == "readings"}
+    assert [by[name][2].optimisation.epochs for name in ("full", "batchwise")] == [3, 6]  # every other batch is the policy's
+    models = {p.variant: e.make(p) for p in e.plans(0) if p.variant in ("full", "batchwise") and p.arm == "readings"}
+    found = {name: model.info["history"] for name, model in models.items()}
+    assert {name: (h["steps"], h["policy"]["trace"]["batch"][-1]) for name, h in found.items()} == {
+        "full": (12, 12), "batchwise": (24, 12)}  # the policy's batches; batch-wise the others are the student's
+    whole = experiment(policy=Policy(alternation="batch"), rl_optimisation=replace(OPT, epochs=3))
+    assert {whole.recipe(p).stages[2].optimisation.epochs for p in whole.plans(0) if p.variant.startswith("reward")} == {6}
+
+
+def test_what_a_setting_does_not_touch_is_made_once():
+    """A search over gamma: only reward 3 has other keys, and the policy's pre-training is one for all three rewards."""
+    def keys(**changes):
+        e = experiment(policy=Policy(encoder="lsa-8", **changes))
+        return {p.variant: [key(stage_spec(stage, ["a", "b"])) for stage in e.recipe(p).stages] for p in e.plans(0)
+                if p.variant in ("reward_1", "reward_2", "reward_3", "random_policy")}  # fmt: skip
+
+    one, two = keys(gamma=0.3), keys(gamma=0.9, dev_size=7, dev_every=3)
+    assert [name for name in one if one[name] != two[name]] == ["reward_3"]
+    assert one["reward_3"][:2] == two["reward_3"][:2]
+    assert len({tuple(one[name][:2]) for name in ("reward_1", "reward_2", "reward_3")}) == 1
+    assert len({one[name][2] for name in ("reward_1", "reward_2", "reward_3")}) == 3
+    other = keys(pretrain_reward="student", gamma=0.3), keys(pretrain_reward="student", gamma=0.9)
+    assert [name for name in one if other[0][name][:2] != other[1][name][:2]] == ["reward_3"]  # it is paid there too
+    assert len({tuple(other[0][name][:2]) for name in ("reward_1", "reward_2", "reward_3")}) == 3
 
 
 def test_the_papers_grid_is_the_paper_grid():
@@ -144,11 +177,27 @@ def test_the_papers_grid_is_the_paper_grid():
     assert {values[1:] for values in asked} == set(product((1e-5, 2e-5, 5e-5), (5.0, 10.0, 20.0), (0.2, 0.5, 0.7),
                                                            (0.3, 0.5, 0.7, 0.9)))  # fmt: skip
     cells = {}
-    for name in ("table1", "table4", "table5"):
+    for name in ("table1", "table3", "table4", "table5"):
         grid = read_grid(repo_root() / "params" / "rl_kd" / f"{name}.yaml")
-        cells[name] = {(cell.parameters["task"], tuple(cell.parameters["repeats"])) for cell in grid.cells}
+        cells[name] = {canonical(cell.parameters) for cell in grid.cells}
+        assert all(cell.parameters["policy_lr"] <= BETA[cell.parameters["task"]] for cell in grid.cells)
     assert len(cells["table4"]) == 6 * 5
     assert cells["table1"] | cells["table5"] < cells["table4"]  # run once for all of them
+
+
+# The policy's updates at the paper's scale: five epochs of batches of 32. Their noise adds up with the root of their number.
+BETA = {f"glue/{task}": 25 / (5 * n / 32) ** 0.5 for task, n in (
+    ("rte", 2490), ("mrpc", 3668), ("sst2", 67349), ("qnli", 104743), ("qqp", 363849), ("mnli", 392702))}  # fmt: skip
+
+
+def test_one_experiment_has_one_set_of_parameters():
+    """What a group of tables shares must be one setting, or its arms come from different experiments."""
+    for names in (("demo", "readings"), ("grid", "table1", "table3", "table4", "table5")):
+        found = {}
+        for cell in (c for n in names for c in read_grid(repo_root() / "params" / "rl_kd" / f"{n}.yaml").cells):
+            same = {k: v for k, v in cell.parameters.items() if k not in rl_kd_scores.LAYOUT.may_differ}
+            found.setdefault(cell.parameters["task"], set()).add(canonical(same))
+        assert {len(settings) for settings in found.values()} == {1}
 
 
 # --- a small real run ----------------------------------------------------------------------------------------------------
@@ -167,7 +216,7 @@ def test_rows_keep_the_contract_and_nothing_is_trained_twice(monkeypatch):
     e = experiment()
     rows = all_rows(e)
     json.dumps(rows, allow_nan=False)  # plain data only
-    assert Counter(r["arm"] for r in rows) == {"teachers": 2 + 5, "main": 1 + 2 + 6 + 3 + 7, "readings": 7}
+    assert Counter(r["arm"] for r in rows) == {"teachers": 2 + 5, "main": 1 + 2 + 6 + 3 + 9, "readings": 8}
     for row in rows:
         assert set(row) - {"weights"} == ROW
         assert row["score"] == row["metrics"]["accuracy"]
@@ -181,9 +230,9 @@ def test_rows_keep_the_contract_and_nothing_is_trained_twice(monkeypatch):
     assert rows == all_rows(experiment())
     bill = outcome.bill(e)
     own = {r["folder"] for r in rows if r["folder"]}
-    # without a row: the policy's pre-training of 3 rewards, 6 readings and 2 controls; the starts of the shuffled, the uniform
-    # and the unscaled student
-    assert bill["models"] == len(own) + 11 + 3
+    # without a row: the policy's pre-training, one for all rewards and for what differs later, and those of 5 readings and 2
+    # controls; the starts of the shuffled, the uniform and the unscaled student
+    assert bill["models"] == len(own) + 8 + 3
     assert bill["training_s"] > 0
 
 
@@ -250,6 +299,50 @@ def test_a_second_set_of_test_rows_gives_rows_of_its_own():
     logits = e.make(outcome.start_plan(e, 0)).logits("test")[:12]
     assert second["score"] == pytest.approx((logits.argmax(-1).numpy() == task.splits["test"].labels[:12]).mean())
     assert rl_kd_scores.printed_name(second["task"]) == "MNLI-mm"
+
+
+# --- refusals, and runs without students ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"alpha": 1.5}, "between 0 and 1, not at 1.5"), ({"alpha": -0.1}, "between 0 and 1"),
+    ({"temperature": 0.0}, "temperature must be above 0"), ({"repeats": []}, "at least one, and are"),
+    ({"repeats": [1, 0, 1]}, "must be different numbers, at least one, and are .1, 0, 1."),
+    ({"task": "regression"}, "the task regression is another"), ({"task": "span"}, "the task span is another"),
+    ({"task": "image"}, "the task image is another"),
+])
+def test_bad_input_is_refused_before_anything_is_trained(monkeypatch, changes, says):
+    tasks = {"regression": make_regression_task(), "image": make_image_task(), "span": replace(make_text_task(), kind="span")}
+    monkeypatch.setattr(experiments, "load_task", lambda name, **options: tasks.get(name, make_text_task()))
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was trained"))
+    parameters = {name: p.default for name, p in read_parameters(notebook_path("rl_kd")).items()}
+    for _ in range(2):  # and not only when it is asked first
+        with pytest.raises(KitError, match=says) as refused:
+            from_parameters({**parameters, **changes}).jobs()[0][0]()
+        assert str(refused.value).count(". ") == 0
+
+
+@pytest.mark.parametrize("grid", ["table2", "table3"])
+def test_without_sections_the_notebook_trains_no_student(monkeypatch, grid, capsys):
+    """Its cells, one after the other, with the sections and controls of a grid that asks for teachers alone."""
+    asked = read_grid(repo_root() / "params" / "rl_kd" / f"{grid}.yaml").cells[0].parameters
+    asked = {name: asked[name] for name in ("sections", "controls")} | {
+        "teachers": list(NAMES), "students": [STUDENT], "teacher_epochs": 1, "vocab": 150, "max_length": 16, "repeats": [0],
+        "train_size": 0, "validation_size": 0, "test_size": 0}  # fmt: skip
+    for name in ("distill", "undistilled"):
+        monkeypatch.setattr(distil, name, lambda *a, **k: pytest.fail("a student was made"))
+    monkeypatch.setattr(representation, "represent", lambda *a: pytest.fail("what only a policy looks at was made"))
+    monkeypatch.setattr(views, "represent", representation.represent)
+    monkeypatch.setenv("MTKD_HELPERS", "0")
+    cells = [cell for cell in json.loads(notebook_path("rl_kd").read_text(encoding="utf-8"))["cells"]
+             if cell["cell_type"] == "code" and "records.finish" not in "".join(cell["source"])]  # fmt: skip
+    namespace = {"__name__": "__main__"}
+    for cell in cells:
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), namespace)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            namespace |= asked
+    assert {row["arm"] for row in namespace["rows"]} == {"teachers"}
+    assert capsys.readouterr().out.count(namespace["no_students"]) == 2
 
 
 # --- teachers made elsewhere, what is left, looks inside -----------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,18 +15,9 @@ STAGES = ("pretraining", "alternation")
 POINTS = 30  # of a curve that a row keeps
 
 
-def chain_of(model: Model | None) -> list[Model]:
-    """A model and the stages before it, the last first."""
-    found = []
-    while model is not None:
-        found.append(model)
-        model = model.before
-    return found
-
-
-def written_down(chain: list[Model]) -> dict | None:
-    """What the stages of a chain wrote down about their policy, thinned: {"pretraining": .., "alternation": ..}; None where
-    there was no policy to learn."""
+def written_down(chain: Sequence[Model]) -> dict | None:
+    """What a model and the stages before it, the last first, wrote down about their policy, thinned: {"pretraining": ..,
+    "alternation": ..}; None where there was no policy to learn."""
     found = {}
     for name, model in zip(reversed(STAGES), chain):
         if trace := model.info.get("history", {}).get("policy", {}).get("trace"):
@@ -71,14 +62,17 @@ def policy_curves(rows: pd.DataFrame, teachers: list[str]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["variant", "repeat", "stage", "batch", "measure", "value"])
 
 
-def student_curves(rows: pd.DataFrame, variants: Iterable[str]) -> pd.DataFrame:
-    """Validation score after every epoch: variant ("start" for the pre-training that all share), repeat, epoch, value."""
-    found, begin = [], {}
-    for _, row in rows[(rows["method"] == "u") & (rows["kind"] == "student")].iterrows():
-        begin[row["repeat"]] = row
+def student_curves(rows: pd.DataFrame, begun: pd.DataFrame, variants: Iterable[str]) -> pd.DataFrame:
+    """Validation score after every epoch: variant ("start" for the pre-training that all share), repeat, epoch, value.
+
+    begun: the rows of the students that those of `rows` went on from (`rl_kd_scores.starts`).
+    """
+    found, begin, same = [], {}, ["repeat", "lr", "temperature", "alpha"]
+    for _, row in begun.iterrows():
+        begin[tuple(row[same])] = row
         found += [{"variant": "start", "repeat": row["repeat"], "epoch": e + 1, "value": v} for e, v in enumerate(row["curve"])]
     for _, row in rows[(rows["method"] == "rl") & rows["variant"].isin(variants)].iterrows():
-        before = begin.get(row["repeat"])
+        before = begin.get(tuple(row[same]))
         if before is not None and row["curve"]:  # a curve goes on from the score of the epoch that was kept
             found += [{"variant": row["variant"], "repeat": row["repeat"], "epoch": len(before["curve"]) + e, "value": v}
                       for e, v in enumerate([before["validation"], *row["curve"]])]

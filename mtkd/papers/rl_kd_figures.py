@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mtkd.papers import Exhibit
 from mtkd.papers.frames import missing
 from mtkd.papers.rl_kd_curves import STAGES, policy_curves, student_curves
-from mtkd.papers.rl_kd_scores import PAPER, REWARDS, RL, rows_frame, short_name
+from mtkd.papers.rl_kd_scores import PAPER, REWARDS, RL, best_on_validation, grid_frame, short_name, starts
 
 TITLE = "learning curves: the policy, and the student with and without it"
 COLOURS = dict(zip([*REWARDS, "average_again", "random_policy"], [*sns.color_palette("colorblind", 3), "0.15", "0.55"]))
@@ -22,7 +22,8 @@ NAMES = {**REWARDS, "average_again": "no policy: average teacher again", "random
 
 def curves(records: list[dict]) -> Exhibit:
     """Four panels per tier, task and student: the policy's reward, its entropy, whom it follows, the student's validation."""
-    frame = rows_frame(records)
+    every = grid_frame(records)
+    frame = best_on_validation(every)
     main = frame[frame["arm"] == "main"]
     groups = [(names, rows) for names, rows in main.groupby(["tier", "task", "student"], sort=True)
               if any(isinstance(p, dict) and p for p in rows["policy"])]
@@ -32,7 +33,7 @@ def curves(records: list[dict]) -> Exhibit:
         figure = Figure(figsize=(10.4, 6.4 * len(groups)), layout="constrained")
         parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
         for part, (names, rows) in zip(parts, groups):
-            _panels(part, names, rows)
+            _panels(part, names, rows, starts(every, rows[rows["method"] == "rl"]))
     words = "Lines: means over repeats; bands: ± one standard deviation; thin lines: single repeats. The dotted line parts "
     words += "the policy's pre-training (paid by the selected teachers' loss) from the alternation (paid by Eq. 7). Rewards "
     words += "are shown as changes since the start of their stage. Bottom right: validation accuracy of the student, first "
@@ -41,7 +42,7 @@ def curves(records: list[dict]) -> Exhibit:
     return Exhibit(f"{PAPER}.curves", TITLE, words, figure)
 
 
-def _panels(part, names: tuple, rows: pd.DataFrame) -> None:
+def _panels(part, names: tuple, rows: pd.DataFrame, begun: pd.DataFrame) -> None:
     tier, task, student = names
     repeats = rows["repeat"].nunique()
     part.suptitle(f"{task}, {short_name(student)}, {tier} tier, {repeats} repeat{'s' if repeats > 1 else ''}", fontsize=11)
@@ -56,7 +57,7 @@ def _panels(part, names: tuple, rows: pd.DataFrame) -> None:
     shares = policy[(policy["variant"] == RL) & policy["measure"].isin([*teachers, "nobody"])]
     colours = dict(zip(teachers, sns.color_palette("deep", len(teachers)))) | {"nobody": "0.45"}
     _lines(axes[1, 0], shares.assign(value=100 * shares["value"], variant=shares["measure"]), colours, {}, each=True)
-    seen = student_curves(rows, NAMES)
+    seen = student_curves(rows, begun, NAMES)
     colours, words = {**COLOURS, "start": "tab:purple"}, {**NAMES, "start": "pre-training (U-Ensemble)"}
     _lines(axes[1, 1], seen.assign(value=100 * seen["value"]), colours, words, x="epoch", marker="o")
     axes[1, 1].xaxis.get_major_locator().set_params(integer=True)

@@ -15,11 +15,14 @@ from mtkd.papers.rl_kd_scores import (
     READINGS,
     REWARDS,
     RL,
+    best_on_validation,
+    comparable,
     grid_frame,
     means_on_validation,
     method_name,
     rows_frame,
     short_name,
+    starts,
 )
 
 P_WORDS = "Score times 100, mean ± standard deviation over repeats; differences in points, paired over repeats, with their t "
@@ -39,16 +42,17 @@ def _groups(frame: pd.DataFrame):
 
 def start(records: list[dict]) -> Exhibit:
     """What the stage after pre-training adds to the student it starts from: with each reward, and without a policy."""
-    title, entries = "RL-KD against its own start", []
-    for labels, rows in _groups(rows_frame(records)):
-        before = rows[(rows["method"] == "u") & (rows["kind"] == "student")]
+    title, entries, every = "RL-KD against its own start", [], grid_frame(records)
+    for labels, rows in _groups(best_on_validation(every)):
         for variant, name in (*REWARDS.items(), *((v, CONTROLS[v]) for v in ("average_again", "random_policy"))):
             after = rows[(rows["variant"] == variant) & (rows["method"] == "rl")]
+            before = starts(every, after)
             if len(after) and len(before):
                 entries.append((labels | {"second stage": name}, after, before))
     if not entries:
         return _nothing("start", title)
-    words = P_WORDS + " The start is U-Ensemble, the student distilled from the average of all teachers (Algorithm 1, step 1). "
+    words = P_WORDS + " The start is U-Ensemble, the student distilled from the average of all teachers (Algorithm 1, step 1), "
+    words += "with the learning rate, T and α of the line it belongs to. "
     words += "What the last two lines gain as well, more epochs gain and not the policy."
     return Exhibit(f"{PAPER}.start", title, words, paired_table(LAYOUT, entries, "after", "start"))
 
@@ -95,7 +99,7 @@ def search(records: list[dict]) -> Exhibit:
         if rows["point"].nunique() > 1:
             means = means_on_validation(rows)
             first, chosen = rows.iloc[0], rows[rows["point"] == means.idxmax()]
-            tests = rows[rows["point"].isin(means.index)].groupby("point")["score"].mean()
+            tests = comparable(rows).groupby("point")["score"].mean()
             table.append({
                 "tier": first["tier"], "task": first["task"], "student": short_name(first["student"]),
                 "method": method_name(first), "settings": len(means), "chosen": means.idxmax(),
@@ -103,6 +107,7 @@ def search(records: list[dict]) -> Exhibit:
                 "worst to best test score": f"{100 * tests.min():.1f} to {100 * tests.max():.1f}"})
     if not table:
         return Exhibit(f"{PAPER}.search", title, f"No search was run: `mtkd run params/{PAPER}/grid.yaml`.")
-    words = "One line per model: of all settings the one with the highest mean score on validation, and its test score. The "
-    words += "last column's upper end is what choosing on the test split would have reported."
+    words = "One line per model: of all settings the one with the highest mean score on validation, over the repeats that all "
+    words += "of them have, and its scores over all of its own. The last column's upper end is what choosing on the test split "
+    words += "would have reported."
     return Exhibit(f"{PAPER}.search", title, words, pd.DataFrame(table))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtkd.papers import outcomes
+from mtkd.papers.experiments import best
 from mtkd.papers.rl_kd_plans import Plan
 from mtkd.papers.rl_kd_run import Experiment
 from mtkd.papers.rl_kd_scores import RL
@@ -28,8 +29,8 @@ def start_plan(experiment: Experiment, repeat: int) -> Plan:
 
 def best_student(experiment: Experiment) -> Model:
     """Of the RL-KD students (reward 3) of all repeats, the one that did best on validation."""
-    models = (experiment.make(full_plan(experiment, repeat)) for repeat in experiment.repeats)
-    return max(models, key=lambda model: model.metrics["validation"][experiment.loaded.metric])
+    models = [experiment.make(full_plan(experiment, repeat)) for repeat in experiment.repeats]
+    return best(models, experiment.loaded.metric)
 
 
 def export(experiment: Experiment, folder: Path) -> Path | None:

@@ -16,28 +16,28 @@ from torch import Tensor
 from mtkd import distil, ensembles, teachers
 from mtkd.errors import KitError
 from mtkd.evaluate import compute_metrics
+from mtkd.experts import accuracies
 from mtkd.outputs import TeacherBatch
+from mtkd.papers import experiments
 from mtkd.papers import rl_kd_recipes as make_recipe
-from mtkd.papers.outcomes import sum_or_none
-from mtkd.papers.rl_kd_curves import chain_of, written_down
+from mtkd.papers.frames import TIMES
+from mtkd.papers.rl_kd_curves import written_down
 from mtkd.papers.rl_kd_plans import Plan, plans, reward_of
-from mtkd.papers.rl_kd_recipes import FIXED, Loss
+from mtkd.papers.rl_kd_recipes import FIXED, READ, Loss
 from mtkd.papers.rl_kd_scores import AGAIN, CONTROLS, ENSEMBLES, SECTIONS, short_name
 from mtkd.policy import Policy
 from mtkd.prepare import Prepared, prepare
 from mtkd.recipes import Optimisation, Recipe
-from mtkd.selection import Selection
-from mtkd.tasks import Task, load_task
+from mtkd.selection import Primary, Selection
+from mtkd.tasks import Task
 from mtkd.teachers import Model
 
-STRIDE = 100_000  # seeds per repeat
-STUDENT = 1_000  # the students' seed within a repeat; teachers have the numbers below it
-READ = {"printed": {"gradient": "printed"}, "no_baseline": {"baseline": "none"}, "batch_credit": {"credit": "batch"},
-        "batchwise": {"alternation": "batch"}, "student_reward": {"pretrain_reward": "student"}}  # fmt: skip
+NO_MODEL = dict.fromkeys(("parameters", "energy_kwh", "peak_memory_mib", "samples_per_second", "folder"))
+NO_MODEL["time"] = dict.fromkeys(TIMES, 0.0)  # what an ensemble of teachers costs beyond them
 
 
 @dataclass
-class Experiment:
+class Experiment(experiments.Repeats):
     """The parameters of notebooks/rl_kd.ipynb, and the models they ask for."""
 
     task: str
@@ -71,46 +71,36 @@ class Experiment:
             if len({short_name(model) for model in getattr(self, name)}) < len(getattr(self, name)):
                 raise KitError(f"the {name} must differ, in their short names too (the last part of a path; family and size "
                                "of a model from scratch).")
+        if not self.repeats or len(set(self.repeats)) < len(self.repeats):
+            raise KitError(f"repeats must be different numbers, at least one, and are {list(self.repeats)}.")
 
     @cached_property
     def loaded(self) -> Task:
-        options = {"protocol": self.protocol} if self.task.startswith("glue/") else {}
-        return load_task(self.task, limit=self.sizes or None, seed=self.seed, **{**options, **self.task_options})
+        """The task; KitError, before anything is trained, where it is none that a policy can choose teachers for."""
+        task = experiments.read_task(self.task, self.sizes, self.seed, self.protocol, self.task_options)
+        if task.regression or task.kind not in ("text", "pair"):
+            raise KitError(f"a policy chooses among teachers that classify texts, and the task {self.task} is another.")
+        return task
 
     @cached_property
     def prepared(self) -> Prepared:
         """The task as the first student reads it; everyone else gets a tokeniser of its own by `prepared.of`."""
         return prepare(self.loaded, self.students[0], max_length=self.max_length, vocab=self.vocab)
 
-    @property
-    def everyone(self) -> tuple[int, ...]:
-        return tuple(range(len(self.teachers)))
-
     # --- teachers --------------------------------------------------------------------------------------------------
-
-    def teacher_seed(self, repeat: int, position: int = 0) -> int:
-        return STRIDE * (100 * self.seed + repeat) + position
-
-    def student_seed(self, repeat: int) -> int:
-        """One for all students of a repeat, so that they differ in nothing but what is compared."""
-        return self.teacher_seed(repeat) + STUDENT
 
     def teacher(self, repeat: int, position: int) -> Model:
         """A teacher: fine-tuned in each way of `teacher_optimisations`, the best on validation kept; or a finished one, a
         folder ("finished:PATH") or a table of logits."""
-        name, metric = self.teachers[position], self.loaded.metric
-        if (repeat, position) not in self._made:
-            if name.endswith((".parquet", ".csv")):
-                found = teachers.teacher_from_table(name)
-            elif name.startswith("finished:"):
-                found = teachers.teacher_from_folder(self.prepared, name.removeprefix("finished:"))
-            else:
-                tried = [distil.finetune(self.prepared.of(name), name, [self.teacher_seed(repeat, position)], optimisation)[0]
-                         for optimisation in self.teacher_optimisations]
-                self.count(*tried)
-                found = max(tried, key=lambda model: model.metrics["validation"][metric])
-            self._made[repeat, position] = found
-        return self._made[repeat, position]
+        name, place = self.teachers[position], (repeat, position)
+        if place not in self._made and experiments.is_finished(name):
+            self._made[place] = experiments.finished_teacher(self.prepared, name)
+        elif place not in self._made:
+            tried = [distil.finetune(self.prepared.of(name), name, [self.teacher_seed(*place)], way)[0]
+                     for way in self.teacher_optimisations]
+            self.count(*tried)
+            self._made[place] = experiments.best(tried, self.loaded.metric)
+        return self._made[place]
 
     def teacher_set(self, repeat: int) -> list[Model]:
         return [self.teacher(repeat, position) for position in self.everyone]
@@ -118,6 +108,9 @@ class Experiment:
     def said(self, repeat: int, split: str) -> Tensor:
         """The logits of all teachers on a split, [n, K, C], in the order of its samples."""
         return torch.stack([teachers.logits_of(self.prepared, model, split) for model in self.teacher_set(repeat)], dim=1)
+
+    def labels(self, split: str) -> Tensor:
+        return torch.from_numpy(self.loaded.splits[split].labels)
 
     def ensemble(self, repeat: int, method: str, split: str) -> Tensor:
         """The logits [n, C] of the teachers joined by one of rl_kd_scores.ENSEMBLES, fitted where its weights are learned."""
@@ -128,11 +121,15 @@ class Experiment:
 
     def fitted(self, repeat: int, method: str) -> Selection:
         """An ensemble's selection with the weights it learns from the teachers' outputs on its own split."""
-        selection = replace(FIXED[method], _learned={}) if isinstance(FIXED[method], ensembles.Fixed) else FIXED[method]
+        selection = FIXED[method]
         if isinstance(selection, ensembles.Fixed):
-            labels = torch.from_numpy(self.loaded.splits[selection.fit_split].labels)
-            selection.fit(TeacherBatch(self.said(repeat, selection.fit_split)), labels)
+            selection = replace(selection, _learned={})
+            selection.fit(TeacherBatch(self.said(repeat, selection.fit_split)), self.labels(selection.fit_split))
         return selection
+
+    def best_teacher(self, repeat: int) -> int:
+        """The position of the teacher that is the best model on validation, among equals the first."""
+        return int(accuracies(self.said(repeat, "validation"), self.labels("validation")).argmax())
 
     # --- students --------------------------------------------------------------------------------------------------
 
@@ -155,9 +152,12 @@ class Experiment:
             return make_recipe.vanilla(plan.method, self.loss, first, plan.members[0])
         policy = replace(self.policy, reward=reward_of(plan), **READ.get(plan.variant, {}), _learned={})
         if plan.variant in AGAIN:
-            return make_recipe.without_policy(AGAIN[plan.variant], FIXED[AGAIN[plan.variant]], self.loss, first, last)
+            method = AGAIN[plan.variant]
+            teacher = self.best_teacher(plan.repeat) if method == "v_kd" else 0
+            followed = FIXED.get(method, Primary(teacher))
+            return make_recipe.without_policy(method, followed, self.loss, first, last, teacher)
         if plan.variant == "random_policy":
-            return make_recipe.without_policy("u", policy, self.loss, first, last)
+            return make_recipe.without_policy("u", policy.trained_in("student"), self.loss, first, last)
         loss = replace(self.loss, t_squared=False) if plan.variant == "unscaled" else self.loss
         control = plan.variant if plan.variant in ("shuffled", "uniform") else None
         return make_recipe.rl_kd(policy, loss, first, self.policy_optimisation, last, control)
@@ -169,14 +169,9 @@ class Experiment:
         """The splits that are reported, with the name of the task in their rows: MNLI has two."""
         return {"test": self.task} | ({"mismatched": f"{self.task}-mm"} if "mismatched" in self.loaded.splits else {})
 
-    def logits(self, model: Model, split: str) -> Tensor:
-        stored = model.folder / f"logits-{split}.safetensors"
-        return model.logits(split) if stored.is_file() else teachers.logits_of(self.prepared, model, split)
-
     def rows(self, plan: Plan, said: Callable[[str], Tensor], model: Model | None = None, **known) -> Iterator[dict]:
         """A row per reported split. said: logits [n, C] by split; model: None for an ensemble of teachers."""
-        chain = chain_of(model)
-        info, metric = (model.info if model else {}), self.loaded.metric
+        metric = self.loaded.metric
         validation = self.metrics(said("validation"), "validation")[metric]
         distilled = plan.arm != "teachers" and bool(plan.members)
         followed = [self.teacher(plan.repeat, p) for p in plan.members] if distilled else []
@@ -188,20 +183,15 @@ class Experiment:
                 "layers": model.shape.get("layers") if model else None,
                 "teachers": [self.teachers[p] for p in plan.members], "model": model.name if model else plan.method,
                 "metric": metric, "score": found[metric], "metrics": found, "split": split, "validation": validation,
-                "n_test": len(self.loaded.splits[split]), "parameters": info.get("parameters"),
+                "n_test": len(self.loaded.splits[split]),
                 "lr": self.student_optimisation.lr if plan.student else None,
                 "temperature": self.loss.temperature if distilled else None,
                 "alpha": self.loss.alpha if distilled else None,
                 "gamma": self.policy.gamma if plan.method == "rl" and distilled and reward_of(plan) == 3 else None,
-                "epochs": self.epochs(plan) if plan.student else None, "curve": info.get("history", {}).get("validation"),
-                "policy": written_down(chain),
-                "time": {"train_s": info.get("seconds", 0.0), "intermediate_s": sum(m.seconds for m in chain[1:]),
-                         "score_s": sum(teachers.score(self.prepared, t, "train").info["seconds"] for t in followed),
-                         "teachers_s": sum(t.seconds for t in followed)},
-                "energy_kwh": sum_or_none(m.info.get("energy_kwh") for m in chain),
-                "peak_memory_mib": info.get("peak_memory_mib"), "samples_per_second": info.get("samples_per_second"),
-                "folder": f"model/{model.key[:2]}/{model.key}" if info.get("history") else None,
-            } | known
+                "epochs": self.epochs(plan) if plan.student else None,
+                "curve": model.info.get("history", {}).get("validation") if model else None,
+                "policy": written_down(experiments.stages(model)),
+            } | (experiments.cost(model, followed, self.prepared) if model else NO_MODEL) | known
 
     def epochs(self, plan: Plan) -> int:
         """How often the student has seen the training data."""
@@ -215,7 +205,7 @@ class Experiment:
         """Every teacher on its own, and every ensemble that can be asked about new samples."""
         for position, model in enumerate(self.teacher_set(repeat)):
             plan = Plan("teachers", "single", repeat, "", (position,), kind="teacher")
-            yield from self.rows(plan, partial(self.logits, model), model)
+            yield from self.rows(plan, partial(experiments.answers, self.prepared, model), model)
         for method in ENSEMBLES:
             plan = Plan("teachers", method, repeat, "", self.everyone, kind="ensemble")
             learned = self.fitted(repeat, method).state().get("weights")
@@ -225,17 +215,13 @@ class Experiment:
     def student_rows(self, plan: Plan) -> Iterator[dict]:
         model = self.make(plan)
         self.count(model)
-        yield from self.rows(plan, partial(self.logits, model), model)
+        yield from self.rows(plan, partial(experiments.answers, self.prepared, model), model)
 
     def result_rows(self, repeat: int, *sections: str) -> Iterator[dict]:
         """Rows of the students of the given sections, or of all."""
         for plan in self.plans(repeat):
             if not sections or plan.arm in sections:
                 yield from self.student_rows(plan)
-
-    def count(self, *models: Model) -> None:
-        """Put models on the bill, with the stages they went through."""
-        self.used |= {m.key: m.info for model in models for m in chain_of(model) if "seconds" in m.info}
 
     def jobs(self) -> list[list[Callable]]:
         """Everything that takes time, as calls: teachers, then students of one stage, then those that go on from one."""
@@ -245,28 +231,19 @@ class Experiment:
                 [partial(self.make, plan) for plan in every if plan not in longer],
                 [partial(self.make, plan) for plan in longer]]
 
-    def seeds(self) -> list[int]:
-        """Every seed of this experiment, for the record."""
-        found = {self.teacher_seed(repeat, p) for repeat in self.repeats for p in self.everyone}
-        return sorted(found | {self.student_seed(repeat) for repeat in self.repeats})
-
 
 def from_parameters(p: dict) -> Experiment:
     """The experiment that a notebook's parameters describe; KitError where they contradict each other."""
-    def optimisation(epochs: int, lr: float) -> Optimisation:
-        return Optimisation(epochs=epochs, batch_size=p["batch_size"], lr=lr, optimiser=p["optimiser"], decay=p["decay"],
-                            weight_decay=p["weight_decay"], keep=p["keep"], freeze_embeddings=p["freeze_embeddings"])
-
-    policy = Policy(encoder=p["encoder"], lr=p["policy_lr"], gamma=p["gamma"],
-                    **{name: p[name] for name in ("gradient", "baseline", "credit", "pretrain_reward", "alternation", "empty",
-                                                  "dev_size", "dev_every")})
+    optimise = partial(experiments.optimisation, p)
+    policy = Policy(lr=p["policy_lr"], **{name: p[name] for name in (
+        "encoder", "gamma", "reward_scale", "gradient", "baseline", "credit", "pretrain_reward", "alternation", "empty",
+        "dev_size", "dev_every")})
     return Experiment(
         task=p["task"], teachers=tuple(p["teachers"]), students=tuple(p["students"]),
-        teacher_optimisations=tuple(optimisation(p["teacher_epochs"], lr) for lr in p["teacher_lrs"]),
-        student_optimisation=optimisation(p["student_epochs"], p["student_lr"]),
-        policy_optimisation=replace(optimisation(p["policy_epochs"], p["student_lr"]), keep="last"),
-        rl_optimisation=optimisation(p["rl_epochs"], p["student_lr"]),
-        loss=Loss(p["alpha"], p["temperature"], p["t_squared"]), policy=policy,
-        sizes={k: p[f"{k}_size"] for k in ("train", "validation", "test") if p[f"{k}_size"]}, protocol=p["protocol"],
-        max_length=p["max_length"], vocab=p["vocab"], repeats=tuple(p["repeats"]), sections=tuple(p["sections"]),
-        controls=tuple(p["controls"]), seed=p["seed"], task_options=p["task_options"])
+        teacher_optimisations=tuple(optimise(p["teacher_epochs"], lr) for lr in p["teacher_lrs"]),
+        student_optimisation=optimise(p["student_epochs"], p["student_lr"]),
+        policy_optimisation=replace(optimise(p["policy_epochs"], p["student_lr"]), keep="last"),
+        rl_optimisation=optimise(p["rl_epochs"], p["student_lr"]),
+        loss=Loss(p["alpha"], p["temperature"], p["t_squared"]), policy=policy, sizes=experiments.sizes(p),
+        repeats=tuple(p["repeats"]), sections=tuple(p["sections"]), controls=tuple(p["controls"]),
+        **{name: p[name] for name in ("protocol", "max_length", "vocab", "seed", "task_options")})

@@ -7,8 +7,8 @@ asked for it, and every section has its own row of the full RL-KD:
     teachers    teacher, ensemble         single; u | w | rand | lr_train | lr_dev
     main        undistilled, student      ft; v_kd (one per teacher), u | w | rand | lr_train | lr_dev | best_single,
                                           rl with variant reward_1 | reward_2 | reward_3
-                control                   rl with variant average_again | w_again | lr_dev_again | plain_ce |
-                                          random_policy | shuffled | uniform
+                control                   rl with variant average_again | w_again | lr_dev_again | best_single_again |
+                                          v_kd_again | plain_ce | random_policy | shuffled | uniform
     readings    student                   rl, variant full | printed | no_baseline | ...: the paper's contradictions
 
 The student of method u is also the one that every RL-KD student starts from.
@@ -31,16 +31,19 @@ REWARDS = {"reward_1": "RL-KD reward 1", "reward_2": "RL-KD reward 2", "reward_3
 RL = "reward_3"  # what "RL-KD" means in a claim that names no reward: the paper's best one, and that of Table 5
 CONTROLS = {
     "average_again": "U-Ensemble, as many epochs", "w_again": "W-Ensemble, as many epochs",
-    "lr_dev_again": "LR-Dev-Ensemble, as many epochs", "plain_ce": "FT, as many epochs",
+    "lr_dev_again": "LR-Dev-Ensemble, as many epochs", "best_single_again": "Best-Single-Ensemble, as many epochs",
+    "v_kd_again": "V-KD of the best teacher, as many epochs", "plain_ce": "FT, as many epochs",
     "random_policy": "an untrained policy (chance)", "shuffled": "RL-KD, shuffled teachers",
     "uniform": "RL-KD, uniform teachers",
 }  # fmt: skip
-AGAIN = {"average_again": "u", "w_again": "w", "lr_dev_again": "lr_dev"}  # fixed weights for as many epochs as RL-KD has
+AGAIN = {"average_again": "u", "w_again": "w", "lr_dev_again": "lr_dev", "best_single_again": "best_single",
+         "v_kd_again": "v_kd"}  # no policy, for as many epochs as RL-KD has  # fmt: skip
 READINGS = {
     "full": "as in the other sections", "printed": "gradient of π as printed (Eq. 8)",
     "no_baseline": "no baseline subtracted from the reward", "batch_credit": "one reward per batch (= episode)",
     "batchwise": "KD and policy on alternate batches", "student_reward": "policy pre-trained on the student's reward",
-    "unscaled": "distillation loss not multiplied by T squared",
+    "unscaled": "distillation loss not multiplied by T squared", "loss_scale": "rewards with the distillation loss as the "
+    "student's loss has it, times T squared",
 }  # fmt: skip
 TASKS = {"qqp": "QQP", "mrpc": "MRPC", "mnlimm": "MNLI-mm", "mnli": "MNLI-m", "rte": "RTE", "qnli": "QNLI", "sst2": "SST-2"}
 STAND_INS = {"pydocs/topic": "SST-2"}  # one text; the paper's other tasks are pairs of texts
@@ -81,23 +84,43 @@ def grid_frame(records: list[dict]) -> pd.DataFrame:
     return frame.assign(variant=frame["variant"].fillna(""), student=frame["student"].fillna(""), point=points)
 
 
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of one model's rows: those by which points of a grid are compared, on the repeats that all of the points have.
+
+    A search has one repeat of many points, and Table 4 five of one: they share one. A point that lacks the repeat that most
+    points have is not compared.
+    """
+    points = rows.groupby("repeat")["point"].nunique()
+    compared = rows[rows["point"].isin(rows["point"][rows["repeat"] == points.idxmax()])]
+    have = compared.groupby("repeat")["point"].nunique()
+    return compared[compared["repeat"].isin(have.index[have == have.max()])]
+
+
 def means_on_validation(rows: pd.DataFrame) -> pd.Series:
-    """Of one model's rows: mean validation score per point of the grid, points with fewer repeats than others left out."""
-    points = rows.groupby("point", sort=False)
-    counts, means = points["repeat"].nunique(), points["validation"].mean()
-    return means[counts == counts.max()]
+    """Of one model's rows: mean validation score per point of the grid, over the repeats that they share."""
+    return comparable(rows).groupby("point", sort=False)["validation"].mean()
 
 
 def best_on_validation(frame: pd.DataFrame) -> pd.DataFrame:
-    """For each model, the rows of the hyper-parameters with the highest validation score; `grid` says of how many.
+    """For each model, all rows of the hyper-parameters with the highest validation score; `grid` says of how many.
 
     A model is what the paper gives one number (tier, section, task, student, method, teachers); its score on validation
-    is the mean over repeats, and settings that were run with fewer repeats than others do not compete. The test score has
-    no part in this.
+    is the mean over the repeats that all settings have, so that one that was run more often than others competes on equal
+    terms. What is kept are all repeats of the winner. The test score has no part in this.
     """
-    kept = [rows[rows["point"] == means_on_validation(rows).idxmax()].assign(grid=rows["point"].nunique())
-            for _, rows in frame.groupby(MODEL, sort=False, dropna=False)]  # fmt: skip
+    kept = []
+    for _, rows in frame.groupby(MODEL, sort=False, dropna=False):
+        means = means_on_validation(rows)
+        kept.append(rows[rows["point"] == means.idxmax()].assign(grid=len(means)))
     return pd.concat(kept).sort_index() if kept else frame.assign(grid=0)
+
+
+def starts(every: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the students that those of `after` went on from: U-Ensemble's with the same learning rate, T and alpha, which
+    in a search need not be those that were best for U-Ensemble itself. every: a `grid_frame`."""
+    same = ["tier", "setting", "arm", "task", "student", "repeat", "lr", "temperature", "alpha"]
+    before = every[(every["method"] == "u") & (every["kind"] == "student")]
+    return before.merge(after[same].drop_duplicates(), on=same)
 
 
 def printed_name(task: str) -> str | None:

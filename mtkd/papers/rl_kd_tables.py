@@ -153,7 +153,8 @@ def table5(records: list[dict]) -> Exhibit:
     words = f"Accuracy times 100, one number per repeat; RL-KD is {REWARDS[RL]}, LR-Ensemble is LR-Dev. p: two-sided t-test "
     words += "against RL-KD, the paper's (two samples, equal variances) and a paired one, RL-KD and its rival of the same "
     words += "repeat having the same teachers and seed; d_z: mean difference in standard deviations of the differences. The "
-    words += "paper's p values are computed here from its printed runs, which are sorted and cannot be paired."
+    words += "paper's p values are computed here from its printed runs, which are sorted and cannot be paired. The paper does "
+    words += "not say whose runs these are: BERT 3 follows from Table 4, which has RL-KD's best ones for that student."
     return made(f"{PAPER}.table5", main, records, pd.DataFrame(table).fillna("-"), words)
 
 
@@ -168,14 +169,19 @@ def _line(name: str, scores: pd.Series, both: pd.DataFrame | None, paired: bool 
     line["sd"] = f"{scores.std(ddof=1):.3f}" if len(scores) > 1 else "-"
     if both is not None and len(both) > 1:
         found = compared(both.iloc[:, 0], both.iloc[:, 1])
-        line["p, as in the paper"] = number(found.p_two_sample)
+        line["p, as in the paper"] = p_value(found.p_two_sample)
         if paired:
-            line |= {"p, paired": number(found.p_paired), "d_z": number(found.dz, 1)}
+            line |= {"p, paired": p_value(found.p_paired), "d_z": "n/a" if pd.isna(found.dz) else f"{found.dz:.1f}"}
     return line
 
 
-def number(value: float, digits: int = 4) -> str:
-    return "n/a" if pd.isna(value) else f"{value:.{digits}f}"
+def p_value(p: float) -> str:
+    """Four digits; no p is zero.
+
+    >>> p_value(0.01284), p_value(6e-6), p_value(float("nan"))
+    ('0.0128', '<0.0001', 'n/a')
+    """
+    return "n/a" if pd.isna(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def summary(records: list[dict]) -> pd.DataFrame:
