@@ -3,19 +3,20 @@
     questions.parquet  pairs.arrow  pairs.csv  pairs.tsv  pairs.jsonl, or a folder of such files, read in the order of names
 
 Arrow files may be of the file or the stream format (the `datasets` library writes the latter). CSV and TSV are UTF-8 with
-a header, and "NA" is a text there. The order of the rows is the files' own: whoever wants a prefix of a pool to be a fair
-sample of it shuffles the file once.
+a header, and "NA" is a text there. In a CSV a value in quotation marks may hold commas, line breaks and doubled quotation
+marks; a TSV has no quoting: a line is a row, and a quotation mark is a character like any other. The order of the rows is the
+files' own: whoever wants a prefix of a pool to be a fair sample of it shuffles the file once.
 """
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from mtkd.errors import KitError
@@ -133,15 +134,36 @@ def _arrow(path: Path, columns, optional) -> Iterator[pa.Table]:
 
 
 def _csv(path: Path, columns, optional) -> Iterator[pa.Table]:
-    how = {"read_options": csv.ReadOptions(block_size=BLOCK, use_threads=False),
-           "parse_options": csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)}
-    with csv.open_csv(path, **how) as reader:
-        names = _columns(path, reader.schema.names, columns, optional)
-    # only what is wanted is converted: another column may change its type in the middle of the file
-    texts = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names, strings_can_be_null=False)
-    with csv.open_csv(path, **how, convert_options=texts) as reader:
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
+    """Strict about quotation marks: one that is never closed would otherwise swallow the rows up to the next one."""
+    csv.field_size_limit(max(csv.field_size_limit(), BLOCK))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            yield from _rows(((reader.line_num, row) for row in reader), path, columns, optional)
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error} (a value that starts with a quotation mark must end with one; "
+                             "marks inside it are doubled)") from error
+
+
+def _tsv(path: Path, columns, optional) -> Iterator[pa.Table]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        lines = ((number, line.rstrip("\r\n")) for number, line in enumerate(file, start=1))
+        yield from _rows(((number, line.split("\t") if line else []) for number, line in lines), path, columns, optional)
+
+
+def _rows(lines: Iterator[tuple[int, list[str]]], path: Path, columns, optional) -> Iterator[pa.Table]:
+    """Tables of texts from (number, values) of lines, the first of them the header; empty lines are no rows."""
+    filled = (line for line in lines if line[1])
+    _, header = next(filled, (0, None))
+    if header is None:
+        raise ValueError("it is empty")
+    names = _columns(path, header, columns, optional)
+    where = [header.index(name) for name in names]
+    while chunk := list(itertools.islice(filled, ROWS)):
+        for number, values in chunk:
+            if len(values) != len(header):
+                raise ValueError(f"line {number} has {len(values)} values and the header {len(header)}")
+        yield pa.table({name: pa.array([values[i] for _, values in chunk], pa.string()) for name, i in zip(names, where)})
 
 
 def _jsonl(path: Path, columns, optional) -> Iterator[pa.Table]:
@@ -161,4 +183,4 @@ def _jsonl(path: Path, columns, optional) -> Iterator[pa.Table]:
             yield pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 
 
-READERS = {".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow, ".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl}
+READERS = {".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow, ".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl}

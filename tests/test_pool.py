@@ -1,5 +1,6 @@
 """Pools: the same student as from memory, every row once, logits found by id, and what happens when files are not right."""
 
+import csv
 import json
 import warnings
 from dataclasses import replace
@@ -442,6 +443,37 @@ def test_texts_that_look_like_missing_values_or_numbers_stay_texts(texts, tmp_pa
     path.write_text('\ufefftext,n\nNA,1\nnull,2\n12,x\n"two\nlines, and a ""quote""",3\n', encoding="utf-8")
     rows = pool.FileRows(path, ("text",)).take(0, 10)
     assert rows.inputs == [("NA",), ("null",), ("12",), ('two\nlines, and a "quote"',)]
+
+
+def test_a_tsv_has_no_quoting_and_no_row_is_lost(tmp_path):
+    """A quotation mark at the start of one text must not swallow the rows up to the next one."""
+    texts = [f'"a title {i} that nobody closed' if i % 20 == 5 else f'text {i}, 5" wide' for i in range(50)]
+    path = tmp_path / "pairs.tsv"
+    path.write_text("question\tn\tpassage\n" + "".join(f"{t}\t{i}\tp {i}\n" for i, t in enumerate(texts)), encoding="utf-8")
+    rows = pool.FileRows(path, ("question", "passage")).take(0, 100)
+    assert rows.inputs == [(t, f"p {i}") for i, t in enumerate(texts)]
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    assert pool.FileRows(path, ("question", "passage")).take(0, 100).inputs == rows.inputs
+    path.write_text("question\tpassage\na\tb\na\tb\tc\n")
+    with pytest.raises(KitError, match="cannot be read as TSV: line 3 has 3 values and the header 2"):
+        pool.FileRows(path, ("question", "passage")).take(0, 100)
+
+
+def test_a_csv_with_an_open_quotation_mark_is_refused(tmp_path):
+    texts = [f'row {i}\nsays "{i}", and 5"' if i % 3 else f'5" wide {i}' for i in range(50)]
+    path = tmp_path / "rows.csv"
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        pd.DataFrame({"text": texts, "n": "x"}).to_csv(path, index=False, quoting=quoting)
+        assert pool.FileRows(path, ("text",)).take(0, 100).inputs == [(t,) for t in texts]
+    path.write_text('n,text\n1,5" wide\n\n2,so "quoted" inside\n')  # marks within a value mean nothing
+    assert pool.FileRows(path, ("text",)).take(0, 9).inputs == [('5" wide',), ('so "quoted" inside',)]
+    for lines in ('"open\na "b" c\n', "a\n\"open\nb\n", '"a" b\n'):
+        path.write_text("text\n" + lines)
+        with pytest.raises(KitError, match=r"cannot be read as CSV: line \d: .* must end with one") as caught:
+            pool.FileRows(path, ("text",)).take(0, 9)
+        assert "\n" not in str(caught.value)
+    path.write_text("text\n" + "x" * 500_000 + "\n")
+    assert len(pool.FileRows(path, ("text",)).take(0, 9).inputs[0][0]) == 500_000
 
 
 def test_sizes_take_the_first_rows_and_ask_for_no_more_than_there_are(texts, tmp_path):
