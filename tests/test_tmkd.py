@@ -1,7 +1,10 @@
 """TMKD's data file, its claims on data whose answer is known, its exhibits and exercises, all without training."""
 
 import doctest
+import itertools
+import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -9,10 +12,10 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from mtkd import papers
-from mtkd.papers import published_value, tmkd, tmkd_scores, tmkd_tables
+from mtkd.papers import published_value, tmkd, tmkd_extras, tmkd_scores, tmkd_tables
 from mtkd.papers.tmkd_exercises import exercises, more_parameters, trainings, vote
 from mtkd.papers.tmkd_scores import method_name, pick, row_name, rows_frame, student_name
-from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
+from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
 
 TARGET, OTHER = "pydocs/topic", "glue/rte"
 STUDENT, BILSTM, TEACHER = "scratch-1x32", "bilstm-1x32e32", "scratch-2x64"
@@ -112,7 +115,7 @@ def verdicts(rows, **options):
 
 
 def test_doctests():
-    for module in (tmkd_scores, tmkd_tables):
+    for module in (tmkd_scores, tmkd_tables, tmkd_extras):
         result = doctest.testmod(module)
         assert result.attempted
         assert not result.failed
@@ -198,6 +201,7 @@ def test_every_claim_holds_where_the_data_say_so():
     assert [part["effect"] for part in found["T5"].parts] == pytest.approx([8.0, 8.0 - 2.0], abs=0.2)
     assert found["T8"].margin in (None, 1.0)
     assert "standing in" in found["T1"].note
+    assert found["T1"].note.endswith("on the pool's own task; transferred to glue/rte")
 
 
 @pytest.mark.parametrize(("claim", "changes", "decides", "others"), [
@@ -270,6 +274,134 @@ def test_one_pool_and_one_task_are_enough_for_most_claims():
     found = verdicts(rows)
     assert found["T3"].members == 2  # TMKD base against TKD base and MKD
     assert found["T1"].decided_by.endswith("TKD base (1-o-1) against 1-o-1")
+    assert "on the pool's own task; transfer not tested" in found["T1"].note
+    # no transfer, no second pool, and TMKD base is two points below the teacher
+    assert {name for name, v in found.items() if v.verdict != SUPPORTED} == {"T1", "T7", "T8"}
+
+
+@pytest.mark.parametrize(("claim", "gone", "named"), [
+    ("T1", lambda r: r["task"] == OTHER, "transfer to another task"),
+    ("T1", lambda r: r["task"] == TARGET and r["method"] == "one" and not r["pool"], "the pool's own task"),
+    ("T2", lambda r: r["method"] == "average" and r["pool"] == "base", "TMKD base against TKD base (1avg-o-1)"),
+    ("T2", lambda r: r["method"] == "one" and not r["pool"], "1avg-o-1 against 1-o-1"),
+    ("T3", lambda r: r["method"] == "many" and not r["pool"] and r["arm"] == "methods", "TMKD against MKD"),
+    ("T3", lambda r: r["method"] == "one" and r["pool"] == "large", "TMKD against TKD"),
+    ("T4", lambda r: r["method"] == "many" and not r["pool"] and r["arm"] == "methods", "MKD against m-o-m"),
+    ("T4", lambda r: r["method"] == "many" and r["pool"] and r["arm"] == "methods", "TMKD against m-o-m"),
+    ("T4", lambda r: r["arm"] == "speed", "speed against m-o-m"),
+    ("T6", lambda r: r["alpha"] == 1.0, "a fall at alpha = 1"),
+    ("T6", lambda r: r["alpha"] < 0.9 and r["arm"] == "alpha", "a rise with alpha below 1"),
+    ("T7", lambda r: r["arm"] == "largest", "the largest pool against the teacher"),
+    ("T7", lambda r: r["pool"] == "base", "the large pool against the base one"),
+    ("T8", lambda r: r["arm"] == "speed", "speed against the teacher"),
+    ("T8", lambda r: r["arm"] == "teachers", "score against the best teacher"),
+])  # fmt: skip
+def test_a_part_of_a_claim_without_data_keeps_it_from_supported(claim, gone, named):
+    found = verdicts([r for r in made() if not gone(r)])
+    assert found[claim].verdict == INCONCLUSIVE
+    assert found[claim].passed == sum(part["n"] > 0 for part in found[claim].parts) < found[claim].members
+    assert f"fewer than 3 repeats for: {named}" in found[claim].note
+    json.dumps(found[claim].to_dict(), allow_nan=False)
+    assert found["T9"].verdict == (SUPPORTED if named != "1avg-o-1 against 1-o-1" else NOT_TESTED)
+
+
+def test_members_without_data_are_no_error_and_alone_not_tested():
+    options = ({}, {"margin": 1.0, "or_better": True}, {"margin": 1.0})
+    nothing = [Member(str(i), [], **more) for i, more in enumerate(options)]
+    assert universal("T8", nothing).verdict == NOT_TESTED
+    assert universal("T8", [Member("there", [5.0, 5.1, 4.9]), *nothing]).verdict == INCONCLUSIVE
+    speeds = [r for r in made() if r["arm"] in ("speed", "teachers")]  # speeds alone test no claim
+    assert {v.verdict for v in verdicts(speeds).values()} == {NOT_TESTED}
+
+
+def test_a_note_names_the_tasks_that_were_tested_and_no_other():
+    """On the task of the transfer there are no ensembles, and nothing without stage 1."""
+    found = verdicts([r for r in made() if r["task"] == TARGET or (r["method"] == "many" and r["pool"])])
+    for claim in ("T2", "T4", "T7", "T9"):
+        assert (OTHER in found[claim].note) == (claim == "T7")
+        assert TARGET in found[claim].note
+
+
+# --- speeds --------------------------------------------------------------------------------------------------------------
+
+
+def timing(factor=1.0, run="r2", parameters=None, repeats=4, **wanted):
+    """A record that only times: the rows of the arm "speed" whose fields are as wanted, with every speed times `factor`."""
+    rows = [r for r in made(repeats) if r["arm"] in ("speed", "teachers") and all(r[k] in v for k, v in wanted.items())]
+    slow = [r | {"speed": r["speed"] | {"samples_per_second": factor * r["speed"]["samples_per_second"]}} if r["speed"] else r
+            for r in rows]  # fmt: skip
+    return record(slow, run=run, parameters=parameters)
+
+
+@pytest.mark.parametrize("repeats", [4, 6])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_that_only_times_teachers_lends_nothing_to_the_students_of_another(repeats, first):
+    """params/tmkd/table2.yaml against table4.yaml: same tier, task and arm, other parameters, as many repeats or more."""
+    main = record(made(), parameters={"teachers": ["large"]})
+    throw_away = timing(0.01, repeats=repeats, parameters={"teachers": ["base"]}, kind=("teacher",), task=(TARGET,))
+    records = [throw_away, main] if first else [main, throw_away]
+    with pytest.warns(UserWarning, match="2 sets of parameters"):
+        found = {v.claim: v for v in tmkd.claims(records)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same once more
+        cells = {name: tmkd.exhibit(name, records).content for name in ("table2", "table4", "table9", "speed")}
+        best = tmkd.summary(records)["best teacher"].iloc[0]
+    assert found["T8"].verdict == SUPPORTED
+    assert "speed" in found["T8"].parts[-1]["label"]
+    assert found["T8"].parts[-1]["effect"] == pytest.approx(100 * (6 / 2 - 1), abs=5)
+    assert found["T4"].verdict == SUPPORTED
+    table4 = cells["table4"].set_index(["source", "model"])["QPS"]
+    assert table4["demo tier", "BERT-1 (MKD)"].startswith(("60", "59"))
+    assert table4["demo tier", "teacher, the best of 3"].startswith(("10", "99"))
+    assert cells["table9"].set_index(["source", "data set"]).loc[("demo tier", "QPS"), "5"].startswith("120")
+    assert "BERT-1, a head per teacher" in set(cells["speed"]["network"])
+    assert best == tmkd.summary([main])["best teacher"].iloc[0]
+    assert set(cells["table2"]["source"]) == {"demo tier", "paper"}
+
+
+def test_speeds_are_compared_within_a_run_alone():
+    """Another run, on a machine twenty times busier, timed the teacher and the students again, and no m-o-m."""
+    main = record(made())
+    slow = timing(0.05, method=("", "many"))
+    for records in ([main, slow], [slow, main]):
+        found = {v.claim: v for v in tmkd.claims(records)}
+        assert found["T4"].parts[-1]["effect"] == pytest.approx(100 * (3 / 2 - 1), abs=3)  # and not 3 / 20
+        assert found["T8"].parts[-1]["effect"] == pytest.approx(100 * (6 / 2 - 1), abs=5)
+        assert "3.0 times its queries per second" in found["T4"].note
+        table = tmkd.exhibit("table4", records)
+        assert table.content.set_index(["source", "model"]).loc[("demo tier", "BERT-1 (MKD)"), "QPS"].startswith(("60", "59"))
+        assert "runs may have gone side by side" in table.caption
+    apart = [record([r for r in made() if (r["method"], r["arm"]) != ("each", "speed")]), timing(method=("each",))]
+    found = {v.claim: v for v in tmkd.claims(apart)}
+    assert found["T4"].verdict == INCONCLUSIVE
+    assert "speed against m-o-m" in found["T4"].note
+    table = tmkd.exhibit("table4", apart).content.set_index(["source", "model"])
+    assert table.loc[("demo tier", "BERT-1 (m-o-m)"), "QPS"].startswith("20")  # lacking in the first run, from the second
+
+
+def test_the_layers_are_shown_by_the_run_that_timed_them_all():
+    """The first run has more networks, the second all depths: Table 9 is the second's alone."""
+    depths = [f"scratch-{n}x32" for n in (3, 5)]
+    main = record([r for r in made() if r["arm"] != "speed" or r["student"] not in depths])
+    second = timing(0.5, method=("many",), student=(STUDENT, *depths))
+    cells = tmkd.exhibit("table9", [main, second]).content.set_index(["source", "data set"]).loc[("demo tier", "QPS")]
+    assert (cells["1"][:2], cells["3"][:2], cells["5"][:2]) in itertools.product(("30", "29"), ("10", "99"), ("60", "59"))
+
+
+def test_speeds_of_older_records_name_a_pool():
+    old = [r | {"pool": "base"} if r["arm"] == "speed" and r["method"] == "many" else r for r in made()]
+    frame = rows_frame([record(old)])
+    assert set(frame.loc[frame["arm"] == "speed", "pool"]) == {""}
+    assert [v.to_dict() for v in tmkd.claims([record(old)])] == [v.to_dict() for v in tmkd.claims([record(made())])]
+    assert tmkd.exhibit("table4", [record(old)]).content.equals(tmkd.exhibit("table4", [record(made())]).content)
+
+
+def test_an_ensemble_of_one_is_not_shown():
+    alone = [r | {"n": 1} for r in made()]
+    for name, column in (("table2", "model"), ("table4", "model"), ("speed", "network")):
+        names = tmkd.exhibit(name, [record(alone)]).content[column]
+        assert not names.str.contains("ensemble of 1|^1 of them").any()
+        assert len(names)
 
 
 def test_different_parameters_are_never_pooled():
@@ -362,6 +494,30 @@ def test_tables_5_to_7_hold_the_right_students():
     assert names[6] == ["BERT-1 (1avg-o-1)", "BERT-1 (MKD)"]
     kinds = ("(TKD base (1-o-1))", "(TKD base (1avg-o-1))", "(TMKD base)")
     assert names[7] == [f"{a} {k}" for a in ("Bi-LSTM", "BERT-1") for k in kinds]
+
+
+def test_with_one_pool_table_5_and_figure_2_show_it():
+    """The only pool is called base whatever its size."""
+    rows = [r for r in made() if r["pool"] != "large"]
+    records = [record(rows), record(made(), tier="small")]
+    table = tmkd.exhibit("table5", records)
+    names = {tier: table.content.loc[table.content["source"] == f"{tier} tier", "model"].tolist() for tier in ("demo", "small")}
+    assert names["demo"] == ["Bi-LSTM (1-o-1)", "Bi-LSTM (TKD base (1-o-1))", "BERT-1 (1-o-1)", "BERT-1 (TKD base (1-o-1))"]
+    assert names["small"] == ["BERT-1 (1-o-1)", "BERT-1 (TKD large (1-o-1))"]
+    figure = tmkd.exhibit("fig2", records)
+    assert not figure.missing
+    assert "base (demo tier), large (small tier)" in figure.caption
+    means = [100 * pick(rows_frame([record(rows)]), *what, student=STUDENT, task=TARGET)["score"].mean()
+             for what in (("one", "base"), ("many", ""), ("many", "base"))]  # fmt: skip
+    assert [patch.get_height() for patch in figure.content.axes[0].patches][:6:2] == pytest.approx(means)
+
+
+def test_the_sizes_of_runs_are_said():
+    assert tmkd.made_with(everything()) == "demo tier: glue/rte with 2,490 training texts; pools of 400 and 1,600 texts"
+    other = record([], data=[DATA[0] | {"samples": 600}], tier="small")
+    assert tmkd.made_with([record([], data=[DATA[0]], tier="small"), other]) == (
+        "small tier: glue/rte with 600 or 2,490 training texts; no pool")
+    assert tmkd.made_with([]) == ""
 
 
 def test_figures_show_the_means_of_the_rows():

@@ -6,14 +6,15 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import make_pair_task, make_text_task, text_split
+from conftest import make_image_task, make_pair_task, make_regression_task, make_text_task, text_split
 
-from mtkd import models, records, train
+from mtkd import heads, models, records, train
 from mtkd.errors import KitError
 from mtkd.evaluate import ensemble_logits
-from mtkd.papers import tmkd, tmkd_outcome, tmkd_plans, tmkd_recipes, tmkd_rows, tmkd_run, tmkd_views
+from mtkd.papers import experiments, tmkd, tmkd_outcome, tmkd_plans, tmkd_recipes, tmkd_rows, tmkd_run, tmkd_views
 from mtkd.papers.tmkd_plans import plans
 from mtkd.papers.tmkd_run import Experiment
 from mtkd.papers.tmkd_scores import SECTIONS
@@ -47,7 +48,7 @@ def tiny(monkeypatch):
         halves = {k: replace(s, labels=(s.labels == 0).astype(np.int64)) for k, s in task.splits.items()}
         return replace(task, name=name, classes=("not sea", "sea"), splits=halves)
 
-    monkeypatch.setattr(tmkd_run, "load_task", load)
+    monkeypatch.setattr(experiments, "load_task", load)
 
 
 # --- plans, recipes, seeds -----------------------------------------------------------------------------------------------
@@ -113,6 +114,20 @@ def test_no_two_repeats_nor_teacher_and_student_share_a_seed():
 def test_parameters_that_contradict_each_other_are_refused(changes, says):
     with pytest.raises(KitError, match=says):
         experiment(**changes)
+
+
+@pytest.mark.parametrize(("make", "says"), [
+    (make_regression_task, "'tiny/odd' asks for a number"), (make_image_task, "'tiny/odd' is a task of kind 'image'"),
+    (lambda: replace(make_text_task(), kind="span"), "'tiny/odd' is a task of kind 'span'"),
+])  # fmt: skip
+@pytest.mark.parametrize("where", ["task", "transfer"])
+def test_tasks_without_classes_of_texts_are_refused_before_anything_is_trained(monkeypatch, make, says, where):
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was trained"))
+    monkeypatch.setattr(experiments, "load_task", lambda name, **options: make() if name == "tiny/odd" else make_text_task())
+    e = experiment(pool_sizes=(), **({"task": "tiny/odd", "transfer": ()} if where == "task" else {"transfer": ("tiny/odd",)}))
+    with pytest.raises(KitError, match=says) as caught:
+        tmkd_outcome.data_rows(e)  # the first thing that the notebook asks for
+    assert "\n" not in str(caught.value)
 
 
 def test_a_student_of_unknown_depth_has_no_section_layers():
@@ -250,7 +265,7 @@ def test_ranking_is_asked_of_the_sections_that_want_it(monkeypatch):
                           labels=np.arange(12) % 2)  # fmt: skip
         return replace(task, name=name, metrics=("accuracy",), splits={**task.splits, "ranking": ranking})
 
-    monkeypatch.setattr(tmkd_run, "load_task", load)
+    monkeypatch.setattr(experiments, "load_task", load)
     e = experiment(transfer=(), pool_sizes=(), sections=("stages", "alpha"), ranking=("stages",))
     for row in all_rows(e):
         assert ("map" in row["metrics"]) == (row["arm"] in ("teachers", "methods"))
@@ -265,6 +280,73 @@ def test_finished_teachers_teach_too():
     finished = next(r for r in rows if r["arm"] == "teachers")
     assert finished["score"] == donor.teacher(donor.task, 0, 0).metrics["test"]["accuracy"]
     assert {r["pool"] for r in rows if r["kind"] == "student"} == {None, "large"}
+
+
+def test_a_table_of_logits_teaches_and_has_no_speed(tmp_path):
+    """Its ids are those of all splits; where there is a pool, it would have the pool's as well."""
+    splits, rng = make_text_task().splits, np.random.default_rng(0)
+    ids = [i for name in ("train", "validation", "test") for i in splits[name].ids]
+    table = pd.DataFrame(rng.normal(size=(len(ids), 3)), columns=["sea", "farm", "city"]).assign(id=ids)
+    table.to_csv(tmp_path / "said.csv", index=False)
+    e = experiment(transfer=(), pool_sizes=(), teachers=(str(tmp_path / "said.csv"),), teacher_lrs=(1e-3,),
+                   sections=("stages", "speed"))  # fmt: skip
+    rows = all_rows(e)
+    assert Counter((r["arm"], r["kind"]) for r in rows) == {
+        ("teachers", "teacher"): 1, ("methods", "undistilled"): 1, ("methods", "student"): 2, ("speed", "undistilled"): 1,
+        ("speed", "student"): 2}  # fmt: skip
+    with pytest.raises(KitError, match="one task only"):
+        experiment(teachers=("said.csv",) * 3)
+
+
+def test_one_teacher_and_no_pool():
+    """What params/tmkd/table2.yaml asks for, and own.yaml with pool_sizes []: MKD, and no ensemble of one."""
+    e = experiment(transfer=(), pool_sizes=(), teachers=("scratch-1x16h2",), teacher_lrs=(3e-3,), sections=("main", "speed"))
+    plan = tmkd_outcome.full_plan(e, 0)
+    assert (plan.method, plan.pool) == ("many", "")
+    assert e.make(plan).before is None
+    rows = all_rows(e)
+    assert {r["kind"] for r in rows} == {"teacher", "undistilled", "student"}
+    assert {r["pool"] for r in rows} == {None}
+    sure = tmkd_views.sureness(e, 0)
+    assert set(sure["texts"]) == {"seen in training", "test"}
+    (axis,) = tmkd_views.sureness_figure(sure).content.axes
+    assert axis.get_legend_handles_labels()[1] == ["seen in training", "test"]
+    assert [r["split"] for r in tmkd_outcome.data_rows(e)] == ["train", "validation", "test"]
+    assert tmkd_outcome.best_student(e).key == e.make(plan).key
+    frame = tmkd.rows_frame([{"paper": "tmkd", "tier": "demo", "parameters": {}, "rows": rows}])
+    assert set(frame.loc[frame["arm"] == "speed", "kind"]) == {"teacher", "undistilled", "student"}
+
+
+def test_a_test_of_two_sets_is_scored_by_the_mean_of_both(monkeypatch):
+    """MNLI: "we average the results of matched and mismatched"; the second set is cut as the first is."""
+    def load(name, limit=None, **options):
+        task = make_text_task()
+        task.splits["mismatched"] = text_split("mismatched", 50, 77)
+        task.splits["test"] = task.splits["test"].take(range((limit or {}).get("test", 30)))
+        return replace(task, name=name)
+
+    monkeypatch.setattr(experiments, "load_task", load)
+    e = experiment(transfer=(), pool_sizes=(), sections=("main",))
+    for row in all_rows(e):
+        found = row["metrics"]
+        assert list(found) == ["accuracy", "macro_f1", "accuracy_matched", "macro_f1_matched", "accuracy_mismatched",
+                               "macro_f1_mismatched"]  # fmt: skip
+        assert row["score"] == found["accuracy"] == (found["accuracy_matched"] + found["accuracy_mismatched"]) / 2
+        assert row["n_test"] == 80
+    plan = tmkd_outcome.full_plan(e, 0)
+    student = e.make(plan)
+    asked = models.load(student.folder)
+    said = e.logits(e.task, student, "mismatched")
+    data = e.target.data("mismatched")
+    with torch.inference_mode():
+        again = heads.predicting(asked.eval())(data.batch(np.arange(50)).inputs).logits
+    assert np.allclose(said, again, atol=1e-5)
+    score = (said.argmax(-1) == e.loaded(e.task).splits["mismatched"].labels).mean()
+    assert tmkd_rows.student_row(e, plan)["metrics"]["accuracy_mismatched"] == pytest.approx(score)
+    assert tmkd_rows.scores(e, e.task, [student], "validation") == student.metrics["validation"]
+    assert [(r["split"], r["samples"]) for r in tmkd_outcome.data_rows(e)] == [("train", 60), ("validation", 24), ("test", 80)]
+    cut = experiment(transfer=(), pool_sizes=(), sizes={"test": 20})
+    assert [len(cut.loaded("tiny/text").splits[name]) for name in ("test", "mismatched")] == [20, 20]
 
 
 # --- what is left, and looks inside --------------------------------------------------------------------------------------

@@ -8,15 +8,17 @@ from mtkd.papers.tmkd_scores import (
     CONTROLS,
     LAYOUT,
     PAPER,
+    beside,
     is_bilstm,
     largest_pool,
+    one_ruler,
     pick,
     row_name,
     rows_frame,
     student_name,
     target_first,
 )
-from mtkd.papers.tmkd_tables import million, per_second
+from mtkd.papers.tmkd_tables import RULER, million, per_second
 
 
 def controls(records: list[dict]) -> Exhibit:
@@ -41,9 +43,13 @@ def controls(records: list[dict]) -> Exhibit:
 
 
 def speed(records: list[dict]) -> Exhibit:
-    """Everything that was measured about speed, teachers and students by the same ruler."""
+    """Everything that was measured about speed, teachers and students by the same ruler: beside the students that the tables
+    show, or, in a tier without any, what there is."""
     frame = rows_frame(records)
-    used = frame[frame["arm"] == "speed"]
+    used = beside(rows_frame(records, every=True), frame[frame["arm"].isin(("methods", "layers"))], "speed")
+    rest = frame[(frame["arm"] == "speed") & ~frame["tier"].isin(used["tier"])]
+    used = one_ruler(pd.concat([used, rest], ignore_index=True))
+    used = used[(used["kind"] != "ensemble") | (used["n"] > 1)]
     if used.empty:
         return Exhibit(f"{PAPER}.speed", "inference speed", "The section `speed` was not run.")
     names = {"plain": "no soft head", "one": "one soft head", "many": "a head per teacher", "each": "one student per teacher"}
@@ -57,20 +63,45 @@ def speed(records: list[dict]) -> Exhibit:
                      "ms for one query": f"{group['latency_ms'].mean():.3g}",
                      "weights, MiB": f"{group['weights_mib'].mean():.3g}", "repeats": group["repeat"].nunique()})
     words = "Measured the same way for all: the same texts of the first task's test split, eval mode, no gradients, every "
-    words += "batch size of a few tried and the fastest kept. Weights: the memory that parameters and buffers take."
+    words += "batch size of a few tried and the fastest kept. Weights: the memory that parameters and buffers take. " + RULER
     return Exhibit(f"{PAPER}.speed", "inference speed", words, pd.DataFrame(rows))
+
+
+def made_with(records: list[dict]) -> str:
+    """The sizes that runs were made with, a line per tier, from the records' own data: training splits and pools.
+
+    >>> data = [("topic", "train", 800), ("topic (pool)", "pool base", 600), ("topic (pool)", "pool large", 2400)]
+    >>> data = [{"task": task, "split": split, "samples": n} for task, split, n in data]
+    >>> made_with([{"paper": "tmkd", "tier": "demo", "data": data}])
+    'demo tier: topic with 800 training texts; pools of 600 and 2,400 texts'
+    """
+    lines = []
+    rows = [row | {"tier": r.get("tier", "")} for r in records if r.get("paper") == PAPER for row in r.get("data", [])]
+    for tier, data in pd.DataFrame(rows, columns=["tier", "task", "split", "samples"]).groupby("tier", sort=True):
+        train = data[data["split"] == "train"].groupby("task", sort=False)["samples"]
+        words = [f"{task} with {numbers(sizes, 'or')} training texts" for task, sizes in train]
+        pools = data.loc[data["split"].str.startswith("pool"), "samples"]
+        lines.append(f"{tier} tier: {', '.join(words)}; " + (f"pools of {numbers(pools)} texts" if len(pools) else "no pool"))
+    return "\n".join(lines)
+
+
+def numbers(values: pd.Series, last: str = "and") -> str:
+    """Different numbers in words: "600 and 2,400"."""
+    *most, end = [f"{value:,}" for value in sorted(set(values))]
+    return f"{', '.join(most)} {last} {end}" if most else end
 
 
 def summary(records: list[dict]) -> pd.DataFrame:
     """One row per tier, task and architecture: best teacher, undistilled student, 1-o-1, m-o-m, MKD and TMKD."""
-    frame, table = rows_frame(records), []
+    frame, every, table = rows_frame(records), rows_frame(records, every=True), []
     ours = frame[(frame["arm"] == "methods") & (frame["kind"] == "student")]
     for tier, here in ours.groupby("tier", sort=True):
         for task in target_first(here):
             for student, rows in sorted(here[here["task"] == task].groupby("student"), key=lambda found: is_bilstm(found[0])):
                 same = frame[(frame["tier"] == tier) & (frame["task"] == task)]
                 plain = same[(same["kind"] == "undistilled") & (same["student"] == student)]
-                best = same[(same["arm"] == "teachers") & (same["variant"] == "best")]
+                best = beside(every, rows, "teachers")
+                best = best[best["variant"] == "best"]
                 found = {name: points(pick(rows, *what)["score"]) for name, what in (
                     ("1-o-1", ("one", "")), ("m-o-m", ("each", "")), ("MKD", ("many", "")),
                     ("TMKD base", ("many", "base")), ("TMKD large", ("many", "large")))}

@@ -7,11 +7,21 @@ from matplotlib.figure import Figure
 
 from mtkd.papers import Exhibit, load
 from mtkd.papers.frames import missing
-from mtkd.papers.tmkd_scores import METRICS, PAPER, pick, printed_name, rows_frame, target_first, transformers
+from mtkd.papers.tmkd_scores import (
+    METRICS,
+    PAPER,
+    beside,
+    largest_pool,
+    pick,
+    printed_name,
+    rows_frame,
+    target_first,
+    transformers,
+)
 from mtkd.papers.tmkd_tables import made
 
 BLUE, GREY, ORANGE = (sns.color_palette("colorblind")[i] for i in (0, 7, 1))
-STAGES = {"TKD": ("one", "large"), "MKD": ("many", ""), "TMKD": ("many", "large")}
+STAGES = {"TKD": ("one", True), "MKD": ("many", False), "TMKD": ("many", True)}  # method, and whether a pool comes first
 PRINTED = {"TKD": ("table5", "TKD"), "MKD": ("table6", "MKD"), "TMKD": ("table4", "TMKD_large")}  # see the notes
 COLOURS = {"TKD": GREY, "MKD": ORANGE, "TMKD": BLUE}
 
@@ -19,8 +29,11 @@ COLOURS = {"TKD": GREY, "MKD": ORANGE, "TMKD": BLUE}
 def fig2(records: list[dict]) -> Exhibit:
     """TKD, MKD and TMKD side by side on every task, and the paper's bars, which follow from its tables."""
     frame = rows_frame(records)
-    found = [transformers(pick(frame, *what)).assign(name=name) for name, what in STAGES.items()]
-    used = pd.concat(found)
+    methods = transformers(frame[frame["arm"] == "methods"])
+    pools = {tier: largest_pool(rows) for tier, rows in methods.groupby("tier", sort=True)}
+    used = pd.concat([methods.iloc[:0].assign(name=""), *(
+        pick(methods, method, pools[tier] if pooled else "", tier=tier).assign(name=name)
+        for tier in pools for name, (method, pooled) in STAGES.items())])  # fmt: skip
     if used["name"].nunique() < 2:
         return missing(f"{PAPER}.fig2")
     panels = []
@@ -48,7 +61,8 @@ def fig2(records: list[dict]) -> Exhibit:
     axes[0].get_legend().remove()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     words = "Bars: mean over repeats, lines ± one standard deviation. The axes do not start at zero. TKD and TMKD were "
-    words += "pre-trained on the large pool."
+    words += "pre-trained on the larger pool that was run: "
+    words += ", ".join(f"{pool} ({tier} tier)" for tier, pool in pools.items() if pool in set(used["pool"])) + "."
     return made(f"{PAPER}.fig2", used, records, figure, words)
 
 
@@ -80,15 +94,16 @@ def curves(panels: list, column: str, label: str, words: list[str]) -> Figure:
     return figure
 
 
-def panels_of(frame: pd.DataFrame, used: pd.DataFrame) -> tuple[list, list[str]]:
-    """(title, rows, best teacher's mean) per tier and task, and the name of each panel's metric."""
+def panels_of(records: list[dict], used: pd.DataFrame) -> tuple[list, list[str]]:
+    """(title, rows, mean of the best teachers of the same runs) per tier and task, and the name of each panel's metric."""
+    every = rows_frame(records, every=True)
     panels, names = [], []
     for tier, rows in used.groupby("tier", sort=True):
         for task in target_first(rows):
             group = rows[rows["task"] == task]
             repeats = group["repeat"].nunique()
-            best = frame[(frame["tier"] == tier) & (frame["task"] == task) & (frame["arm"] == "teachers")
-                         & (frame["variant"] == "best")]["score"]  # fmt: skip
+            teachers = beside(every, group, "teachers")
+            best = teachers.loc[teachers["variant"] == "best", "score"]
             title = f"{printed_name(task) or task}, {tier} tier, {repeats} repeat{'s' if repeats > 1 else ''}"
             panels.append((title, group, best.mean() if len(best) else None))
             metric = group["metric"].iloc[0]
@@ -102,7 +117,7 @@ def fig3(records: list[dict]) -> Exhibit:
     used = frame[frame["arm"] == "alpha"]
     if used["alpha"].nunique() < 2:
         return missing(f"{PAPER}.fig3")
-    panels, names = panels_of(frame, used)
+    panels, names = panels_of(records, used)
     figure = curves([(title, rows, None) for title, rows, _ in panels], "alpha", "share of the soft labels (alpha)", names)
     words = "TMKD base. Line: mean over repeats, band ± one standard deviation, dots the repeats. At 1.0 there is no gold "
     words += "label, and the soft heads alone predict."
@@ -115,7 +130,7 @@ def pools(records: list[dict]) -> Exhibit:
     used = frame[frame["arm"] == "pools"].assign(pool_size=lambda f: f["pool_size"].fillna(0))
     if used["pool_size"].nunique() < 2:
         return Exhibit(f"{PAPER}.pools", "growing pools", "The section `pools` was not run.")
-    panels, names = panels_of(frame, used)
+    panels, names = panels_of(records, used)
     figure = curves(panels, "pool_size", "texts in the pool (0: MKD)", names)
     for axis in figure.axes:
         sizes = sorted({int(x) for line in axis.lines[:1] for x in np.atleast_1d(line.get_xdata())})

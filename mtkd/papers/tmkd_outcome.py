@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mtkd.papers import outcomes
+from mtkd.papers import experiments, outcomes
 from mtkd.papers.frames import SPLITS
 from mtkd.papers.tmkd_plans import Plan
-from mtkd.papers.tmkd_run import Experiment
+from mtkd.papers.tmkd_run import SECOND, Experiment
 from mtkd.teachers import Model
 
 LOOK = 2000  # rows of a pool that are counted for its mean lengths
@@ -25,13 +25,17 @@ def words(texts: list[tuple[str, ...]]) -> tuple[float, float | None]:
 
 
 def data_rows(experiment: Experiment) -> list[dict]:
-    """Table 3: samples per split and mean lengths of questions and answers, for every task and every pool."""
+    """Table 3: samples per split and mean lengths of questions and answers, for every task and every pool; both sets of a test
+    that has two (MNLI) are its samples, as in the paper."""
     rows = []
     for name in experiment.tasks:
         task = experiment.loaded(name)
         for part in SPLITS:
-            first, second = words(task.splits[part].inputs)
-            rows.append({"task": name, "split": part, "samples": len(task.splits[part]), "words_first": first,
+            inputs = task.splits[part].inputs
+            if part == "test" and SECOND in task.splits:
+                inputs = [*inputs, *task.splits[SECOND].inputs]
+            first, second = words(inputs)
+            rows.append({"task": name, "split": part, "samples": len(inputs), "words_first": first,
                          "words_second": second, "classes": len(task.classes), "metric": task.metric})
     for name, size in experiment.pools.items():
         seen = experiment.target.pool(f"pool-{size}").rows.take(0, min(size, LOOK))
@@ -49,9 +53,8 @@ def full_plan(experiment: Experiment, repeat: int) -> Plan:
 
 def best_student(experiment: Experiment) -> Model:
     """Of the TMKD students of all repeats, the one that did best on validation."""
-    metric = experiment.loaded(experiment.task).metric
-    models = (experiment.make(full_plan(experiment, repeat)) for repeat in experiment.repeats)
-    return max(models, key=lambda model: model.metrics["validation"][metric])
+    models = [experiment.make(full_plan(experiment, repeat)) for repeat in experiment.repeats]
+    return experiments.best(models, experiment.loaded(experiment.task).metric)
 
 
 def export(experiment: Experiment, folder: Path) -> Path | None:

@@ -9,9 +9,10 @@ import numpy as np
 
 from mtkd import speed, teachers, train, wikiqa
 from mtkd.evaluate import compute_metrics, ensemble_logits
+from mtkd.papers.experiments import cost
 from mtkd.papers.outcomes import sum_or_none
 from mtkd.papers.tmkd_plans import Plan
-from mtkd.papers.tmkd_run import Experiment
+from mtkd.papers.tmkd_run import SECOND, Experiment
 from mtkd.prepare import Prepared
 from mtkd.teachers import Model
 
@@ -23,12 +24,33 @@ def answers(experiment: Experiment, task: str, models: list[Model], split: str) 
 
 
 def scores(experiment: Experiment, task: str, models: list[Model], split: str, ranked: bool = False) -> dict[str, float]:
-    """The task's metrics on a split; with `ranked` also MAP, where the task has a split to rank."""
+    """The task's metrics on a split; with `ranked` also MAP, where the task has a split to rank.
+
+    Where the test has two sets (MNLI), each metric is the mean of both, as in the paper's Table 4, and both stand beside it.
+    """
     loaded = experiment.loaded(task)
-    found = compute_metrics(answers(experiment, task, models, split), loaded.splits[split].labels, loaded.metrics)
+    sets = ["test", SECOND] if split == "test" and SECOND in loaded.splits else [split]
+    each = [compute_metrics(answers(experiment, task, models, part), loaded.splits[part].labels, loaded.metrics)
+            for part in sets]
+    found = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
+    if len(each) > 1:
+        found |= {f"{name}_{part}": value for part, one in zip(("matched", SECOND), each) for name, value in one.items()}
     if ranked and "ranking" in loaded.splits:
         found["map"] = wikiqa.ranking_score(loaded, answers(experiment, task, models, "ranking"))
     return found
+
+
+def price(experiment: Experiment, plan: Plan, models: list[Model], followed: list[Model]) -> dict:
+    """`experiments.cost`, of an ensemble that of all members together. Stage 1 was taught by all teachers of the target task,
+    whose scoring of the pool is on the bill."""
+    e, each, whole = experiment, [cost(m) for m in models], cost(models[0], followed, experiment.prepared(plan.task))
+    time = whole["time"] | {name: sum(one["time"][name] for one in each) for name in ("train_s", "intermediate_s")}
+    if plan.pool and followed:
+        taught = e.teacher_set(e.task, plan.repeat)
+        time["score_s"] += sum(teachers.score(e.target, t, f"pool-{e.pools[plan.pool]}").info["seconds"] for t in taught)
+    return whole | {
+        "parameters": sum(one["parameters"] or 0 for one in each) or None, "time": time,
+        "energy_kwh": sum_or_none(one["energy_kwh"] for one in each), "folder": whole["folder"] if len(models) == 1 else None}
 
 
 def row(experiment: Experiment, plan: Plan, models: list[Model], followed: list[Model], arm: str = "",
@@ -36,29 +58,18 @@ def row(experiment: Experiment, plan: Plan, models: list[Model], followed: list[
     """One row of the record. models: one, or the members of an ensemble; followed: the teachers that were listened to."""
     e = experiment
     e.count(*models, *followed)
-    loaded, store = e.loaded(plan.task), e.target.store.folder
-    before = [m.before for m in models if m.before is not None]
+    loaded = e.loaded(plan.task)
     ranked = measured is None and (plan.section in e.ranking or (plan.section == "teachers" and bool(e.ranking)))
     validation, test = scores(e, plan.task, models, "validation"), scores(e, plan.task, models, "test", ranked)
-    scored = [teachers.score(e.prepared(plan.task), t, "train") for t in followed]
-    if plan.pool and followed:
-        scored += [teachers.score(e.target, t, f"pool-{e.pools[plan.pool]}") for t in e.teacher_set(e.task, plan.repeat)]
-    inside = len(models) == 1 and models[0].folder.is_relative_to(store)
     return {
         "arm": arm or plan.arm, "task": plan.task, "role": "target" if plan.task == e.task else "transfer", "kind": plan.kind,
         "method": plan.method, "pool": plan.pool or None, "pool_size": e.pools.get(plan.pool), "student": plan.student or None,
         "layers": models[0].shape.get("layers"), "alpha": plan.alpha if plan.kind == "student" else None,
         "variant": plan.variant or None, "repeat": plan.repeat, "n": len(e.teachers), "model": models[0].name,
         "metric": loaded.metric, "score": test[loaded.metric], "metrics": test, "split": "test",
-        "validation": validation[loaded.metric], "n_test": len(loaded.splits["test"]),
-        "parameters": sum(m.info.get("parameters") or 0 for m in models) or None, "speed": measured,
-        "time": {"train_s": sum(m.seconds for m in models), "score_s": sum(s.info["seconds"] for s in scored),
-                 "intermediate_s": sum(m.seconds for m in before), "teachers_s": sum(t.seconds for t in followed)},
-        "energy_kwh": sum_or_none(m.info.get("energy_kwh") for m in [*models, *before]),
-        "peak_memory_mib": models[0].info.get("peak_memory_mib"),
-        "samples_per_second": models[0].info.get("samples_per_second"),
-        "folder": str(models[0].folder.relative_to(store)) if inside else None,
-    }
+        "validation": validation[loaded.metric], "n_test": sum(len(loaded.splits.get(part, ())) for part in ("test", SECOND)),
+        "speed": measured,
+    } | price(e, plan, models, followed)
 
 
 def teacher_plan(experiment: Experiment, task: str, repeat: int, kind: str, variant: str = "") -> Plan:
@@ -66,13 +77,15 @@ def teacher_plan(experiment: Experiment, task: str, repeat: int, kind: str, vari
 
 
 def teacher_rows(experiment: Experiment, repeat: int) -> Iterator[dict]:
-    """Every teacher of every task, the one that is best on validation marked, and the mean of their probabilities."""
+    """Every teacher of every task, the one that is best on validation marked, and, of several, the mean of their
+    probabilities."""
     for task in experiment.tasks:
         models, best = experiment.teacher_set(task, repeat), experiment.best(task, repeat)
         for p, model in enumerate(models):
             plan = teacher_plan(experiment, task, repeat, "teacher", "best" if p == best else f"number {p}")
             yield row(experiment, plan, [model], [], "teachers")
-        yield row(experiment, teacher_plan(experiment, task, repeat, "ensemble"), models, [], "teachers")
+        if len(models) > 1:
+            yield row(experiment, teacher_plan(experiment, task, repeat, "ensemble"), models, [], "teachers")
 
 
 def student_row(experiment: Experiment, plan: Plan) -> dict:
@@ -95,16 +108,17 @@ def result_rows(experiment: Experiment, repeat: int, *sections: str) -> Iterator
 
 
 def speed_rows(experiment: Experiment, repeat: int) -> Iterator[dict]:
-    """Speed of every kind of network on the target task's texts: the best teacher, all of them, and, of the students that the
-    other sections have: without soft heads, with one, with N, N students; Bi-LSTMs; other depths. A pool changes a student's
-    weights and not its speed, so these rows name none."""
+    """Speed of every kind of network on the target task's texts: the best teacher, all of them if there are several, and, of
+    the students that the other sections have: without soft heads, with one, with N, N students; Bi-LSTMs; other depths. A pool
+    changes a student's weights and not its speed, so these rows name none. A teacher that is a table of logits has no speed."""
     e, seen = experiment, set()
     if "speed" not in e.sections:
         return
     every = e.teacher_set(e.task, repeat)
     for kind, models in (("teacher", [every[e.best(e.task, repeat)]]), ("ensemble", every)):
         plan = teacher_plan(e, e.task, repeat, kind, "best" if kind == "teacher" else "")
-        yield row(e, plan, models, [], "speed", ask(e, models, e.target))
+        if (kind == "teacher" or len(models) > 1) and not any("table" in m.info for m in models):
+            yield row(e, plan, models, [], "speed", ask(e, models, e.target))
     for plan in e.plans(repeat):
         timed = plan.section in ("main", "stages", "bilstm", "layers") and plan.method != "average"  # it is built like "one"
         if timed and plan.task == e.task and (key := (plan.method, plan.student)) not in seen:

@@ -13,25 +13,24 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from mtkd import distil, pool, teachers
+from mtkd import distil, pool
 from mtkd.errors import KitError
-from mtkd.evaluate import compute_metrics
 from mtkd.models import root, tokenizer_kind
+from mtkd.papers import experiments
 from mtkd.papers import tmkd_recipes as make_recipe
 from mtkd.papers.tmkd_plans import Plan, plans, pool_names
 from mtkd.papers.tmkd_scores import SECTIONS, is_bilstm
 from mtkd.prepare import Prepared, prepare
 from mtkd.recipes import Optimisation
-from mtkd.tasks import Task, load_task
+from mtkd.tasks import Task, hash_order
 from mtkd.teachers import Model
 
-STRIDE = 100_000  # seeds per repeat
-STUDENT = 1_000  # the students' seed within a repeat; teachers have the numbers below it
+SECOND = "mismatched"  # a test split beside the first: MNLI's
 CONTROLS = {"shuffled_teacher": "shuffled", "uniform_teacher": "uniform"}
 
 
 @dataclass
-class Experiment:
+class Experiment(experiments.Repeats):
     """The parameters of notebooks/tmkd.ipynb, and the models they ask for."""
 
     task: str
@@ -75,7 +74,7 @@ class Experiment:
         if not self.teachers or len(self.teachers) != len(self.teacher_lrs):
             raise KitError(f"there must be a learning rate per teacher, and there are {len(self.teachers)} teachers and "
                            f"{len(self.teacher_lrs)} teacher_lrs.")
-        if self.transfer and any(name.startswith("finished:") for name in self.teachers):
+        if self.transfer and any(map(experiments.is_finished, self.teachers)):
             raise KitError("a finished teacher knows one task only: leave transfer empty, or fine-tune teachers here.")
         if len(set(self.tasks)) < len(self.tasks):
             raise KitError("task and transfer must name different tasks.")
@@ -91,16 +90,21 @@ class Experiment:
     def tasks(self) -> tuple[str, ...]:
         return (self.task, *self.transfer)
 
-    @property
-    def everyone(self) -> tuple[int, ...]:
-        return tuple(range(len(self.teachers)))
-
     def loaded(self, name: str) -> Task:
-        """A task; the target's own text, options and limits differ from those of the tasks that it is transferred to."""
+        """A task; the target's own text, options and limits differ from those of the tasks that it is transferred to.
+
+        A second test split (MNLI's mismatched rows) is cut as the first is. KitError for a task without classes of texts.
+        """
         if name not in self._read:
-            options = {"protocol": self.protocol} if name.startswith("glue/") else {}
-            own = (self.sizes, self.task_options) if name == self.task else (self.transfer_sizes, {})
-            self._read[name] = load_task(name, limit=own[0] or None, seed=self.seed, **{**options, **own[1]})
+            sizes, options = (self.sizes, self.task_options) if name == self.task else (self.transfer_sizes, {})
+            task = experiments.read_task(name, sizes, self.seed, self.protocol, options)
+            if task.regression or task.kind not in ("text", "pair"):
+                what = "asks for a number" if task.regression else f"is a task of kind {task.kind!r}"
+                raise KitError(f"TMKD needs tasks that sort a text, or a pair of texts, into classes, and {name!r} {what}.")
+            if "test" in sizes and (second := task.splits.get(SECOND)):
+                kept = second.take(hash_order(second.ids, salt=str(self.seed))[:sizes["test"]])
+                task = replace(task, splits={**task.splits, SECOND: kept})
+            self._read[name] = task
         return self._read[name]
 
     @cached_property
@@ -123,17 +127,10 @@ class Experiment:
 
     # --- teachers ----------------------------------------------------------------------------------------------------------
 
-    def teacher_seed(self, repeat: int, position: int = 0) -> int:
-        return STRIDE * (100 * self.seed + repeat) + position
-
-    def student_seed(self, repeat: int) -> int:
-        """One for all students of a repeat, so that they differ in nothing but what is compared."""
-        return self.teacher_seed(repeat) + STUDENT
-
     def teacher(self, task: str, repeat: int, position: int) -> Model:
         name, prepared = self.teachers[position], self.prepared(task)
-        if name.startswith("finished:"):
-            return self.measured(teachers.teacher_from_folder(prepared, name[9:]), task)
+        if experiments.is_finished(name):
+            return experiments.measured(prepared, experiments.finished_teacher(prepared, name))
         optimisation = replace(self.teacher_optimisation, lr=self.teacher_lrs[position])
         shared = root(name) is None and root(self.student) is None and tokenizer_kind(name) == tokenizer_kind(self.student)
         own = prepared if shared else prepared.of(name)  # models from scratch learn from the target's vocabulary
@@ -147,16 +144,8 @@ class Experiment:
 
     def best(self, task: str, repeat: int) -> int:
         """Position of the teacher that is best on validation, whom 1-o-1 follows."""
-        metric = self.loaded(task).metric
-        scores = [model.metrics["validation"][metric] for model in self.teacher_set(task, repeat)]
-        return scores.index(max(scores))
-
-    def measured(self, model: Model, task: str) -> Model:
-        """A finished teacher of one's own has no metrics yet: they are computed from what it says."""
-        loaded = self.loaded(task)
-        found = {part: compute_metrics(self.logits(task, model, part), loaded.splits[part].labels, loaded.metrics)
-                 for part in ("validation", "test")}
-        return replace(model, info={**model.info, "metrics": found})
+        models = self.teacher_set(task, repeat)
+        return models.index(experiments.best(models, self.loaded(task).metric))
 
     # --- students ----------------------------------------------------------------------------------------------------------
 
@@ -210,13 +199,7 @@ class Experiment:
 
     def logits(self, task: str, model: Model, split: str) -> np.ndarray:
         """What a model answers on a split [n, C]: of a student with several heads, their vote."""
-        if (model.folder / f"logits-{split}.safetensors").is_file():
-            return model.logits(split).numpy()
-        return teachers.logits_of(self.prepared(task), model, split).numpy()
-
-    def count(self, *models: Model) -> None:
-        """Put models on the bill."""
-        self.used |= {m.key: m.info for model in models for m in (model, model.before) if m is not None and "seconds" in m.info}
+        return experiments.answers(self.prepared(task), model, split).numpy()
 
     def jobs(self) -> list[list[Callable]]:
         """Everything that takes time, as calls: the teachers of all tasks, then stage 1, then the students."""
@@ -226,27 +209,16 @@ class Experiment:
         return [[partial(self.teacher, *key) for key in asked], [partial(self.pretrained, plan) for plan in first.values()],
                 [partial(self.members, plan) for plan in every]]
 
-    def seeds(self) -> list[int]:
-        """Every seed of this experiment, for the record."""
-        teachers_seeds = {self.teacher_seed(r, p) for r in self.repeats for p in self.everyone}
-        return sorted(teachers_seeds | {self.student_seed(r) for r in self.repeats})
-
 
 def from_parameters(p: dict) -> Experiment:
     """The experiment that a notebook's parameters describe; KitError where they contradict each other."""
-    def optimisation(epochs: int, lr: float) -> Optimisation:
-        return Optimisation(epochs=epochs, batch_size=p["batch_size"], lr=lr, optimiser=p["optimiser"], decay=p["decay"],
-                            weight_decay=p["weight_decay"], keep=p["keep"], freeze_embeddings=p["freeze_embeddings"])
-
-    sizes = [{k: p[f"{prefix}{k}_size"] for k in ("train", "validation", "test") if p[f"{prefix}{k}_size"]}
-             for prefix in ("", "transfer_")]
     plain = ("task", "student", "bilstm_lr", "bilstm", "pool_source", "alpha", "heads_after_pool", "protocol", "max_length",
              "vocab", "speed_texts", "speed_repeats", "seed", "task_options")
     lists = ("teachers", "teacher_lrs", "transfer", "depths", "pool_sizes", "pool_columns", "alphas", "repeats", "sections",
              "transfer_sections", "ranking")
     return Experiment(
         **{name: p[name] for name in plain}, **{name: tuple(p[name]) for name in lists},
-        sizes=sizes[0], transfer_sizes=sizes[1],
-        teacher_optimisation=optimisation(p["teacher_epochs"], p["teacher_lrs"][0] if p["teacher_lrs"] else 0.0),
-        pool_optimisation=optimisation(p["pool_epochs"], p["pool_lr"]),
-        student_optimisation=optimisation(p["student_epochs"], p["student_lr"]))
+        sizes=experiments.sizes(p), transfer_sizes=experiments.sizes(p, "transfer_"),
+        teacher_optimisation=experiments.optimisation(p, p["teacher_epochs"], p["teacher_lrs"][0] if p["teacher_lrs"] else 0.0),
+        pool_optimisation=experiments.optimisation(p, p["pool_epochs"], p["pool_lr"]),
+        student_optimisation=experiments.optimisation(p, p["student_epochs"], p["student_lr"]))

@@ -40,20 +40,57 @@ LAYOUT = Layout(
     identity=("arm", "task", "kind", "method", "pool", "student", "alpha", "variant", "repeat"),
     replicate="repeat", replicates="repeats",
     may_differ=("repeats", "sections", "transfer", "transfer_sections", "margin", "alphas", "depths", "ranking"),
+    measured=("speed",),
 )  # fmt: skip
 SPEED = {"qps": "samples_per_second", "latency_ms": "latency_p50_ms", "best_batch": "best_batch",
          "best_latency_ms": "best_latency_ms", "weights_mib": "weights_mib"}  # fmt: skip
 
 
 def rows_frame(records: list[dict], every: bool = False) -> pd.DataFrame:
-    """All rows of this paper's records (see `frames.rows_frame`); MAP and the speeds in columns of their own; "" for none."""
+    """All rows of this paper's records (see `frames.rows_frame`); MAP and the speeds in columns of their own; "" for none.
+
+    A speed has no pool, since what a network has learned does not change it (rows of older records name one).
+    """
     frame = frames.rows_frame(LAYOUT, records, every)
     found = {"map": [(metrics or {}).get("map") for metrics in frame.pop("metrics")]}
     speeds = frame.pop("speed")
     found |= {name: [(speed or {}).get(key) for speed in speeds] for name, key in SPEED.items()}
     columns = {name: pd.to_numeric(pd.Series(values, dtype="object", index=frame.index)) for name, values in found.items()}
     texts = {name: frame[name].fillna("") for name in ("pool", "variant", "student")}
+    texts["pool"] = texts["pool"].mask(frame["arm"] == "speed", "")
     return frame.assign(**columns, **texts)
+
+
+def beside(every: pd.DataFrame, rows: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """The rows of an arm that come from the experiments (tier, parameters and task) of `rows`; every is rows_frame's "every".
+
+    Another experiment of the tier, say one that only times throw-away teachers for Table 2, may have more repeats and so be
+    the one that an arm shows; its teachers and speeds say nothing of these students.
+    """
+    of = ["tier", "setting", "task"]
+    same = pd.MultiIndex.from_frame(every[of]).isin(pd.MultiIndex.from_frame(rows[of]))
+    return every[(every["arm"] == arm) & same]
+
+
+def one_ruler(speeds: pd.DataFrame) -> pd.DataFrame:
+    """One measurement of every network and repeat: where several runs timed it, that of the run that timed the most of these
+    networks in the repeat (Bi-LSTMs, a comparison of their own, do not count), so that numbers that stand side by side were
+    measured side by side where they can be."""
+    of = ["tier", "setting", "repeat"]
+    timed = speeds.assign(timed=~speeds["student"].map(is_bilstm).astype(bool)).groupby([*of, "run"])["timed"].transform("sum")
+    ordered = speeds.assign(timed=timed).sort_values(["timed", "run"], ascending=[False, True], kind="stable")
+    return ordered.drop_duplicates([*of, "task", "kind", "method", "student"]).drop(columns="timed").sort_index()
+
+
+def speed_ratios(ours: pd.DataFrame, rival: pd.DataFrame, column: str = "qps") -> pd.Series:
+    """Ours by the rival's, one number per repeat: the mean over the runs that measured both, each in the same process.
+
+    >>> row = {"repeat": 0, "run": "a", "qps": 300.0}
+    >>> speed_ratios(pd.DataFrame([row, row | {"run": "b", "qps": 900.0}]), pd.DataFrame([row | {"qps": 100.0}])).to_dict()
+    {0: 3.0}
+    """
+    mean = [rows.groupby(["repeat", "run"])[column].mean() for rows in (ours, rival)]
+    return (mean[0] / mean[1]).dropna().groupby("repeat").mean()
 
 
 def pick(frame: pd.DataFrame, method: str, pool: str = "", **where) -> pd.DataFrame:
@@ -66,7 +103,7 @@ def pick(frame: pd.DataFrame, method: str, pool: str = "", **where) -> pd.DataFr
 
 
 def largest_pool(rows: pd.DataFrame) -> str:
-    """The name of the larger of the two pools of Table 4 that is there: "large", else "base"."""
+    """The name of the larger of the two pools of Table 4 that the rows (of one tier) have: "large", else "base"."""
     return "large" if (rows["pool"] == "large").any() else "base"
 
 

@@ -36,16 +36,16 @@ def split_logits(experiment: Experiment, repeat: int, split: str) -> np.ndarray:
 
 
 def sureness(experiment: Experiment, repeat: int) -> pd.DataFrame:
-    """The largest probability that each teacher gives, on the texts that it was trained on, on test and on the base pool's.
+    """The largest probability that each teacher gives, on the texts that it was trained on, on test and, where there is a pool,
+    on the smallest one's.
 
     Columns teacher (its learning rate), texts, probability, right (missing where there is no label).
     """
-    pool, splits = next(iter(experiment.pools)), experiment.loaded(experiment.task).splits
-    tables = []
+    splits, tables = experiment.loaded(experiment.task).splits, []
     for texts, logits, labels in (
         ("seen in training", split_logits(experiment, repeat, "train"), splits["train"].labels),
         ("test", split_logits(experiment, repeat, "test"), splits["test"].labels),
-        ("pool", pool_logits(experiment, repeat, pool), None),
+        *(("pool", pool_logits(experiment, repeat, pool), None) for pool in list(experiment.pools)[:1]),
     ):
         sure = torch.from_numpy(logits).softmax(-1).amax(-1).numpy()                                        # [T, n]
         right = np.full(sure.shape, np.nan) if labels is None else (logits.argmax(-1) == labels).astype(float)
@@ -55,8 +55,10 @@ def sureness(experiment: Experiment, repeat: int) -> pd.DataFrame:
 
 
 def sureness_figure(table: pd.DataFrame) -> Exhibit:
-    """One panel per teacher: how its largest probabilities are spread, on the texts it was trained on and on the pool."""
-    table = table[table["texts"] != "test"]
+    """One panel per teacher: how its largest probabilities are spread, on the texts it was trained on and on the pool's, or the
+    test's where there is no pool."""
+    if (table["texts"] == "pool").any():
+        table = table[table["texts"] != "test"]
     names = list(dict.fromkeys(table["teacher"]))
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(3.3 * len(names) + 0.6, 3.0), layout="constrained")
@@ -73,7 +75,7 @@ def sureness_figure(table: pd.DataFrame) -> Exhibit:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     words = "How sure each teacher is of texts that it was trained on, and of texts that it has never seen."
-    return Exhibit("sureness", "teachers on labelled and on unlabelled texts", words, figure)
+    return Exhibit("sureness", "teachers on texts that they were trained on and on others", words, figure)
 
 
 def every_head(experiment: Experiment, plan: Plan, split: str = "test") -> torch.Tensor:
