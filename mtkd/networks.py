@@ -62,10 +62,17 @@ def encode(hf: transformers.PreTrainedModel, inputs: dict[str, Tensor], want: fr
     return hf(**inputs, output_hidden_states="hidden" in want, output_attentions="attention" in want)
 
 
+def cls_place(config: transformers.PretrainedConfig) -> int:
+    """Position of the [CLS] token in a batch: XLNet writes it last (and is padded on the left), the others first."""
+    return -1 if config.model_type == "xlnet" else 0
+
+
 def layer_shape(config: transformers.PretrainedConfig) -> dict[str, int]:
+    """What terms that match layers need to know: layers, width, heads, and "cls" where [CLS] is not the first token."""
     if not getattr(config, "num_attention_heads", 0):
         return {}  # a Bi-LSTM: no layers to match
-    return {"layers": config.num_hidden_layers, "width": config.hidden_size, "heads": config.num_attention_heads}
+    shape = {"layers": config.num_hidden_layers, "width": config.hidden_size, "heads": config.num_attention_heads}
+    return shape | ({"cls": place} if (place := cls_place(config)) else {})
 
 
 def freeze_embeddings(hf: transformers.PreTrainedModel) -> None:

@@ -18,7 +18,7 @@ import transformers
 from torch import Tensor, nn
 
 from mtkd.errors import KitError
-from mtkd.networks import Outputs, encode, freeze_embeddings, layer_shape
+from mtkd.networks import Outputs, cls_place, encode, freeze_embeddings, layer_shape
 
 POOLERS = ("attentive", "mean", "cls")
 QUERY = 200  # size of the attention query (the paper, 3.1)
@@ -62,11 +62,6 @@ def bare(hf: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     return encoder
 
 
-def cls_place(encoder: transformers.PreTrainedModel) -> int:
-    """Position of the [CLS] token in a batch: XLNet writes it last (and is padded on the left), the others first."""
-    return -1 if encoder.config.model_type == "xlnet" else 0
-
-
 class PooledNetwork(nn.Module):
     """encoder -> (a bias-free map where the widths differ) -> pooler -> dense."""
 
@@ -79,7 +74,7 @@ class PooledNetwork(nn.Module):
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """[B, L, d], [B, L] -> [B, d of the dense layer]"""
-        return self.pooler(states if self.adapt is None else self.adapt(states), mask, cls_place(self.encoder))
+        return self.pooler(states if self.adapt is None else self.adapt(states), mask, cls_place(self.encoder.config))
 
     def forward(self, inputs: dict[str, Tensor], want: frozenset[str] = frozenset()) -> Outputs:
         out = encode(self.encoder, inputs, want)
@@ -89,8 +84,7 @@ class PooledNetwork(nn.Module):
 
     @property
     def shape(self) -> dict[str, int]:
-        place = cls_place(self.encoder)
-        return layer_shape(self.encoder.config) | ({"cls": place} if place else {})  # no "cls": the first token
+        return layer_shape(self.encoder.config)
 
     def freeze_embeddings(self) -> None:
         freeze_embeddings(self.encoder)

@@ -52,7 +52,7 @@ def sample_state(hidden: Tensor, mask: Tensor, pool: str = "mean", cls: int = 0)
     """One vector per sample from its tokens' states. [B, L, d], [B, L] bool -> [B, d].
 
     "mean" or "max" over the tokens of the mask; "cls" the first of them, or the last where cls is -1 (XLNet's place, see
-    mtkd.pooling.cls_place). A sample without a single token gives zeros. KitError at another word.
+    mtkd.networks.cls_place). A sample without a single token gives zeros. KitError at another word.
     """
     if pool == "cls":
         place = cls_token(mask, cls)

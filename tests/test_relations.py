@@ -563,11 +563,12 @@ def test_patience_reads_the_last_token_of_an_xlnet(seen):
         assert module(student, said, batch, torch.ones(7, 3))[2] == 0
 
 
+@pytest.mark.parametrize("pooler", ["", " + cls"])
 @pytest.mark.parametrize(("family", "place"), [("xlnet-scratch-1x32", -1), ("scratch-1x32", 0)])
-def test_a_pooled_network_says_where_its_cls_is(text_task, family, place, tmp_path):
+def test_a_network_says_where_its_cls_is(text_task, family, place, pooler, tmp_path):
     """From the model to the term, with real tokens: the place that the term reads holds the [CLS] token."""
     prepared = prepare(text_task, family, max_length=32, vocab=60, store=Store(tmp_path))
-    network = models.build(f"{family} + cls", 3, seed=0, vocab=prepared.vocab, tokens=prepared.special_ids)
+    network = models.build(f"{family}{pooler}", 3, seed=0, vocab=prepared.vocab, tokens=prepared.special_ids)
     assert network.shape.get("cls", 0) == place
     batch = prepared.data("train").batch(np.arange(9))
     where = relations.cls_token(batch.mask, network.shape.get("cls", 0))
