@@ -1,22 +1,28 @@
 """The thesis's experiments on tiny tasks: which students are asked for, from which start, with which seeds; their rows."""
 
 import json
+import re
+import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CLASSES, COMMON, WORDS, make_text_task
+from conftest import CLASSES, COMMON, WORDS, make_regression_task, make_text_task
 
 from mtkd import train
 from mtkd.errors import KitError
-from mtkd.experts import ClassMixture, Expertise, RandomTeacher
-from mtkd.papers import domain_expertise, domain_expertise_run, outcomes
+from mtkd.experts import ClassMixture, Expertise, RandomTeacher, choose
+from mtkd.gridfiles import read_grid
+from mtkd.papers import domain_expertise, domain_expertise_run, experiments, outcomes
 from mtkd.papers import domain_expertise_recipes as paper_recipes
 from mtkd.papers import domain_expertise_views as views
-from mtkd.papers.domain_expertise_run import Experiment, Variant, about
+from mtkd.papers.domain_expertise_plans import Variant, shown_names
+from mtkd.papers.domain_expertise_rows import ensemble_row, recalls, result_rows, teacher_rows
+from mtkd.papers.domain_expertise_run import Experiment, about
 from mtkd.parameters import read_parameters
 from mtkd.recipes import Independent, Optimisation
 from mtkd.records import repo_root
@@ -57,13 +63,19 @@ def make_span_task(name: str = "tiny/span") -> Task:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     def load(name, **options):
+        if "regression" in name:
+            return make_regression_task()
         return make_span_task(name) if "span" in name else replace(make_text_task(), name=name)
 
-    monkeypatch.setattr(domain_expertise_run, "load_task", load)
+    monkeypatch.setattr(experiments, "load_task", load)
+
+
+TWO = ("scratch-1x32", "roberta-scratch-1x32")
+THREE = (*TWO, "scratch-1x32h2")
 
 
 def experiment(arm="classes", **changes) -> Experiment:
-    settings = {"arm": arm, "task": f"tiny/{arm}", "teachers": ("scratch-1x32", "roberta-scratch-1x32"),
+    settings = {"arm": arm, "task": f"tiny/{arm}", "teachers": TWO,
                 "student": "scratch-1x16", "teacher_optimisation": OPT, "student_optimisation": OPT,
                 "distil_optimisation": OPT, "vocab": 200, "max_length": 32}
     if arm == "span":
@@ -105,7 +117,7 @@ def test_alpha_out_of_range_is_refused():
 
 
 def test_students_of_a_repeat():
-    names = [(v.method, v.name) for v in experiment().variants()]
+    names = [(v.method, v.name) for v in experiment(teachers=THREE).variants()]
     assert names[:5] == [(m, "") for m in ("expertise", "average", "random", "camkd", "mixture")]
     assert ("expertise", "temperature 2") in names
     assert ("average", "temperature 2") in names
@@ -114,7 +126,7 @@ def test_students_of_a_repeat():
         ("random", "one draw per step")]
     assert [n for _, n in names[-3:]] == ["plain_ce", "shuffled_teacher", "uniform_teacher"]
     assert len(set(names)) == len(names)
-    other = experiment(several="matched", fit_split="test", random_per="step", none="average")
+    other = experiment(teachers=THREE, several="matched", fit_split="test", random_per="step", none="average")
     assert {v.name for v in other.variants()} >= {"several experts: overall", "fit on validation", "one draw per sample",
                                                   "no expert: overall"}
     assert experiment(sections=()).variants() == []
@@ -124,7 +136,7 @@ def test_students_of_a_repeat():
 
 
 def test_a_variant_changes_one_thing():
-    e = experiment(alpha=0.25)
+    e = experiment(teachers=THREE, alpha=0.25)
     of = {v.name: e.recipe(v).stages[0].terms for v in e.variants() if v.method == "expertise"}
     assert of[""][0].weight == 0.25
     for name, terms in of.items():
@@ -140,10 +152,64 @@ def test_a_variant_changes_one_thing():
     ({"teachers": ("minilm", "minilm")}, "another one"), ({"sections": ("all",)}, "no such section"),
     ({"several": "best"}, "overall or matched"), ({"temperatures": (0.0,)}, "above 0"),
     ({"tuned_student": "other questions"}, "needs questions"), ({"teacher_lrs": (1e-3,)}, "1 learning rates for 2 teachers"),
+    ({"alpha": 1.2}, "alpha, .* between 0 and 1"), ({"alpha": -0.1}, "alpha"), ({"alpha": float("nan")}, "alpha"),
+    ({"ties": "first"}, "ties is random or overall"), ({"camkd_combine": "heads"}, "camkd_combine is losses or logits"),
+    ({"tuned_student": "scratch-1x16", "questions": 1}, "one student"),
+    ({"also_finetuned": ("minilm", "minilm")}, "another one"),
+    ({"arm": "span", "teachers": ("said.parquet", "minilm")}, "one per token"),
 ])  # fmt: skip
 def test_parameters_that_contradict_each_other_are_refused(changes, says):
     with pytest.raises(KitError, match=says):
         replace(experiment(), **changes)
+
+
+@pytest.mark.parametrize(("arm", "task", "says"), [
+    ("span", "tiny/classes", "use the arm 'classes'"), ("classes", "tiny/span", "use the arm 'span'"),
+    ("classes", "tiny/regression", "is a regression"), ("span", "tiny/regression", "use the arm 'classes'"),
+])  # fmt: skip
+def test_a_task_that_the_arm_cannot_be_run_on_is_refused_before_any_training(arm, task, says, monkeypatch):
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was trained"))
+    e = experiment(arm, task=task)
+    for job in (lambda: e.loaded, e.jobs()[0][0], e.jobs()[1][0]):
+        with pytest.raises(KitError, match=says):
+            job()
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.01, float("nan")])
+def test_a_margin_that_no_test_could_use_is_refused(margin):
+    declared = read_parameters(repo_root() / "notebooks" / "domain_expertise.ipynb")
+    with pytest.raises(KitError, match="margin"):
+        domain_expertise_run.from_parameters({name: p.default for name, p in declared.items()} | {"margin": margin})
+
+
+def test_with_two_teachers_the_readings_of_several_experts_are_one_student():
+    names = [v.name for v in experiment().variants()]
+    assert [n for n in names if n.startswith("several")] == []
+    assert len(names) == len(experiment(teachers=THREE).variants()) - 1
+    every = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    for best in torch.cartesian_prod(*[torch.arange(2)] * 3):
+        said = [choose(every, best, torch.tensor([0.6, 0.7]), several) for several in ("overall", "matched")]
+        assert torch.equal(*said)
+
+
+def test_comments_of_the_grids_count_the_models_of_their_cells():
+    checked = []
+    for file in sorted((repo_root() / "params" / "domain_expertise").glob("table*.yaml")):
+        counted = re.search(r"(\d+) cells of (\d+)(?: or (\d+))? models", file.read_text().splitlines()[0])
+        if counted:
+            cells = read_grid(file).cells
+            found = {sum(map(len, domain_expertise_run.from_parameters(cell.parameters).jobs())) for cell in cells}
+            assert (len(cells), found) == (int(counted[1]), {int(n) for n in counted.groups()[1:] if n}), file.stem
+            checked.append(file.stem)
+    assert checked == [f"table5_{n}" for n in (1, 10, 11, 2, 4, 6, 8)]
+
+
+def test_only_the_grids_that_reproduce_the_thesis_let_the_test_split_choose():
+    for file in (repo_root() / "params" / "domain_expertise").glob("*.yaml"):
+        grid = read_grid(file)
+        own = grid.tier == "paper" and file.stem not in ("table4_1", "table4_2", "table5_10", "table5_11")
+        assert {cell.parameters["fit_split"] for cell in grid.cells} == {"test" if own else "validation"}, file.stem
+        assert not own or "a leak" in file.read_text()
 
 
 def test_seeds_differ_between_repeats_and_between_teachers_and_students():
@@ -151,6 +217,8 @@ def test_seeds_differ_between_repeats_and_between_teachers_and_students():
     numbers = [0, 1, 100, 101, 200, 201]
     assert len({e.seed_of(r, n) for r in range(5) for n in numbers} | {
         replace(e, seed=1).seed_of(r, n) for r in range(5) for n in numbers}) == 60
+    assert e.seeds() == [0, 1, 200, 201, 1000, 1001, 1200, 1201]  # those that the committed records name
+    assert 100 in experiment(also_finetuned=("scratch-1x32h2",)).seeds()
 
 
 def test_questions_are_split_between_the_task_and_the_related_one():
@@ -169,7 +237,7 @@ def test_questions_are_split_between_the_task_and_the_related_one():
 
 
 def rows_of(e: Experiment) -> list[dict]:
-    return [row for r in e.repeats for row in (*e.teacher_rows(r), e.ensemble_row(r), *e.result_rows(r))]
+    return [row for r in e.repeats for row in (*teacher_rows(e, r), ensemble_row(e, r), *result_rows(e, r))]
 
 
 def record_of(e: Experiment, rows: list[dict]) -> dict:
@@ -178,9 +246,10 @@ def record_of(e: Experiment, rows: list[dict]) -> dict:
 
 
 def test_classes_rows_keep_the_contract(monkeypatch):
-    e = experiment(also_finetuned=("scratch-1x32h2",))
+    three = {"teachers": (*TWO, "scratch-2x32"), "also_finetuned": ("scratch-1x32h2",)}
+    e = experiment(**three)
     rows = rows_of(e)
-    assert Counter(r["kind"] for r in rows) == {"teacher": 2, "finetuned": 1, "ensemble": 1, "undistilled": 1, "student": 11,
+    assert Counter(r["kind"] for r in rows) == {"teacher": 3, "finetuned": 1, "ensemble": 1, "undistilled": 1, "student": 11,
                                                 "control": 3}
     json.dumps(rows)
     for row in rows:
@@ -191,7 +260,8 @@ def test_classes_rows_keep_the_contract(monkeypatch):
         shares = {c: (make_text_task().splits["test"].labels == i).mean() for i, c in enumerate(CLASSES)}
         assert sum(row["recalls"][c] * shares[c] for c in CLASSES) == pytest.approx(row["score"])  # recall, weighted
     teachers = [r for r in rows if r["kind"] == "teacher"]
-    assert [(r["position"], r["model"]) for r in teachers] == [(0, "scratch-1x32"), (1, "roberta-scratch-1x32")]
+    assert [(r["position"], r["model"]) for r in teachers] == [(0, "scratch-1x32"), (1, "roberta-scratch-1x32"),
+                                                                      (2, "scratch-2x32")]
     students = [r for r in rows if r["kind"] == "student"]
     assert all(r["time"]["teachers_s"] == pytest.approx(sum(t["time"]["train_s"] for t in teachers)) for r in students)
     assert all(r["time"]["intermediate_s"] > 0 for r in students)
@@ -200,10 +270,10 @@ def test_classes_rows_keep_the_contract(monkeypatch):
     assert next(r for r in rows if r["variant"] == "plain_ce")["time"]["teachers_s"] == 0
     for exhibit in ("table5_1", "table4_1", "table4_2", "per_class", "medians", "controls", "choices"):
         assert not domain_expertise.exhibit(exhibit, [record_of(e, rows)]).missing
-    assert outcomes.bill(e.used)["models"] == 3 + 1 + 11 + 3
+    assert outcomes.bill(e.used)["models"] == 4 + 1 + 11 + 3
 
     monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was trained again"))
-    assert rows_of(experiment(also_finetuned=("scratch-1x32h2",))) == rows
+    assert rows_of(experiment(**three)) == rows
 
 
 def test_all_students_of_a_repeat_go_on_from_the_same_finetuned_one():
@@ -225,7 +295,7 @@ def test_what_the_expert_rule_learned_is_kept_with_the_student():
     state = tensors_load(student.folder / "selection-1.safetensors")
     for position in (0, 1):
         logits = e.logits(e.teacher(0, position), "validation")
-        mine = e.recalls(logits, "validation")
+        mine = recalls(e, logits, "validation")
         assert state["recalls"][position].tolist() == pytest.approx(list(mine.values()))
 
 
@@ -247,7 +317,8 @@ def test_span_rows_and_the_third_experiment():
         a, b = ((m.folder / "model.safetensors").read_bytes() for m in (first, third))
         assert a == b
         assert "teacher_cross_entropy" in third.info["history"]["losses"]
-    found = {v.claim: v for v in domain_expertise.claims([record_of(e, rows)])}
+    stand_in = [r | {"task": "pydocs/span"} for r in rows]
+    found = {v.claim: v for v in domain_expertise.claims([record_of(e, stand_in)])}
     assert found["D5"].members == 2
     assert not domain_expertise.exhibit("table5_11", [record_of(e, rows)]).missing
 
@@ -267,8 +338,6 @@ def test_jobs_make_everything_that_the_rows_ask_for(monkeypatch):
 def test_finished_folders_and_tables_of_logits_are_teachers(tmp_path):
     made = experiment(sections=("methods",))
     folder = tmp_path / "my teacher"
-    import shutil
-
     shutil.copytree(made.teacher(0, 1).folder, folder)  # a RoBERTa with a tokeniser of its own
     table = tmp_path / "said.parquet"
     ids, said = [], []
@@ -286,6 +355,30 @@ def test_finished_folders_and_tables_of_logits_are_teachers(tmp_path):
     assert all(r["folder"] is None for r in teachers)
     assert Counter(r["kind"] for r in rows)["student"] == 3
     assert domain_expertise.exhibit("medians", [record_of(e, rows)]).content.notna().all().all()
+
+
+def test_finished_teachers_of_one_name_are_kept_apart(tmp_path):
+    made, folders = experiment(sections=("methods",)), []
+    for position, family in enumerate(("bert", "roberta")):
+        folders.append(tmp_path / "runs" / family / "checkpoint-500")
+        shutil.copytree(made.teacher(0, position).folder, folders[-1])
+    e = experiment(teachers=tuple(f"finished:{folder}" for folder in folders), sections=("methods",))
+    rows = rows_of(e)
+    names = ["bert/checkpoint-500", "roberta/checkpoint-500"]
+    assert [r["model"] for r in rows if r["kind"] == "teacher"] == names == e.teacher_names
+    frame = domain_expertise.rows_frame([record_of(e, rows)])
+    assert list(frame[frame["kind"] == "teacher"]["model"]) == names
+    table = domain_expertise.exhibit("medians", [record_of(e, rows)]).content
+    assert {"BERT", "RoBERTa"} <= set(table.columns)
+    alike = [r | {"model": "checkpoint-500"} if r["kind"] == "teacher" else r for r in rows]  # a record from before
+    assert len(domain_expertise.rows_frame([record_of(e, alike)])) == len(rows)
+
+
+def test_shown_names_are_each_once():
+    given = ["finished:a/x/m", "finished:b/x/m", "finished:c/m", "said.csv", "d/said.csv", "minilm"]
+    assert list(shown_names(given).values()) == [
+        "x/m", "x/m#2", "c/m", f"{Path.cwd().name}/said.csv", "d/said.csv", "minilm"]
+    assert shown_names(["minilm", "finished:x/minilm"]) == {"minilm": "minilm", "finished:x/minilm": "x/minilm"}
 
 
 # --- looking at the rule ----------------------------------------------------------------------------------------------------

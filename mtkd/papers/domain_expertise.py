@@ -4,6 +4,7 @@ All differences and margins are in points, that is, the score (or recall, or F1)
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,19 +22,20 @@ from mtkd.papers.domain_expertise_scores import (
     class_differences,
     data_set,
     for_data_set,
+    leak_note,
     medians,
+    of_thesis,
     plain_students,
     rows_frame,
 )
+from mtkd.papers.domain_expertise_sizes import table4_1, table4_2
 from mtkd.papers.domain_expertise_span import table5_10, table5_11
-from mtkd.papers.domain_expertise_summary import choices, controls, summary
+from mtkd.papers.domain_expertise_summary import choices, controls, summary, training_sizes
 from mtkd.papers.domain_expertise_tables import (
     MEDIAN_TABLES,
     PER_CLASS_TABLES,
     any_class_table,
     any_median_table,
-    table4_1,
-    table4_2,
     table5_1,
 )
 from mtkd.papers.frames import data_note, differences, in_order, is_stand_in, margin_points
@@ -47,7 +49,7 @@ EXTRAS: dict[str, Callable] = {
     f"{PAPER}.per_class": any_class_table, f"{PAPER}.medians": any_median_table, f"{PAPER}.controls": controls,
     f"{PAPER}.choices": choices,
 }  # fmt: skip
-__all__ = ["EXHIBITS", "EXTRAS", "claims", "exhibit", "rows_frame", "summary"]
+__all__ = ["EXHIBITS", "EXTRAS", "claims", "exhibit", "rows_frame", "summary", "training_sizes"]
 
 UNIT = "points"
 RIVALS = ("average", "random")
@@ -151,29 +153,43 @@ def claims(records: list[dict], margin: float = 0.01, alpha: float = 0.05) -> li
     D1: median per-class difference from each teacher, expertise against averaged logits and against random. D2: every
     class and teacher. D3: spread over classes. D4: other temperature within the margin. D5: plain loss not worse than
     CA-MKD by the margin. D6: tuned start better. D7: tuned student within the margin of the clinical teacher. Rules:
-    `verdicts.universal`. A claim that no tier has data for is "not tested"; a tier without data for it is left out.
+    `verdicts.universal`. The claims are about the thesis's data sets and their stand-ins; runs on data of one's own take no
+    part. A claim that no tier has data for is "not tested"; a tier without data for it is left out.
     """
-    frame = rows_frame(records)
-    verdicts = [v for tier, rows in frame.groupby("tier", sort=True) for v in _tier_claims(rows, tier, margin, alpha)]
-    return in_order(PAPER, verdicts)
+    everything = rows_frame(records)
+    frame = everything[everything["task"].map(of_thesis).astype(bool)]
+    found = in_order(PAPER, [verdict for tier, rows in frame.groupby("tier", sort=True)
+                             for verdict in _tier_claims(rows, tier, margin, alpha, records)])
+    own = sorted(set(everything["task"]) - set(frame["task"]))
+    if own and frame.empty:
+        note = f"the claims are about the thesis's data sets and say nothing of {', '.join(own)}"
+        found = [replace(verdict, note=note) for verdict in found]
+    return found
 
 
-def _tier_claims(frame: pd.DataFrame, tier: str, margin: float, alpha: float) -> list[Verdict]:
-    classes, span = frame[frame["arm"] == CLASSES], frame[frame["arm"] == SPAN]
-    mind = for_data_set(frame, "MIND")
+def _tier_claims(frame: pd.DataFrame, tier: str, margin: float, alpha: float, records: list[dict]) -> list[Verdict]:
+    """The verdicts of one tier. A note speaks of the rows that a claim's differences are between, on tasks that have any."""
+    classes, span, students = (frame[frame["arm"] == CLASSES], frame[frame["arm"] == SPAN], plain_students(frame))
+    ours = students[students["method"] == "expertise"]
+    losses = students[students["method"].isin(["average", "camkd"])]
+    clinical = students[(students["method"] == "average") & (students["start"] == "tuned")]
+    warm = frame[(frame["kind"] == "student") & frame["variant"].str.startswith("temperature")]
     plan = [
-        ("D1", median_members(classes), classes, _data_sets_note(classes)),
-        ("D2", every_class_members(classes), mind, ""),
-        ("D3", spread_members(classes), classes, "spread: standard deviation over classes"),
-        ("D4", temperature_members(frame, margin), frame, ""),
-        ("D5", loss_members(span, margin), span, ""),
-        ("D6", tuned_members(span), span, _same_size_note(span)),
-        ("D7", clinical_members(span, margin), span, _depth_note(span)),
+        ("D1", median_members, classes, ours, _data_sets_note),
+        ("D2", every_class_members, for_data_set(frame, "MIND"), ours, None),
+        ("D3", spread_members, classes, ours, lambda rows: "spread: standard deviation over classes"),
+        ("D4", lambda rows: temperature_members(rows, margin), frame, warm, None),
+        ("D5", lambda rows: loss_members(rows, margin), span, losses[losses["method"] == "camkd"], None),
+        ("D6", tuned_members, span, losses, _same_size_note),
+        ("D7", lambda rows: clinical_members(rows, margin), span, clinical, _depth_note),
     ]  # fmt: skip
     verdicts = []
-    for name, members, rows, extra in plan:
-        if members:
-            note = "; ".join(words for words in (data_note(LAYOUT, rows), extra) if words)
+    for name, make, rows, used, more in plan:
+        if members := make(rows):
+            tested = [task for task, own in rows.groupby("task") if make(own)]
+            used = used[used["task"].isin(tested)]
+            parts = (data_note(LAYOUT, used), more(used) if more else "", leak_note(used, records))
+            note = "; ".join(words for words in parts if words)
             verdicts.append(universal(name, members, alpha=alpha, tier=tier, unit=UNIT, replicate="repeats", note=note))
     return verdicts
 

@@ -16,6 +16,7 @@ from mtkd.papers.domain_expertise_scores import (
     PAPER,
     STUDENTS,
     class_differences,
+    class_of,
     data_set,
     for_data_set,
     plain_students,
@@ -23,6 +24,7 @@ from mtkd.papers.domain_expertise_scores import (
     roles,
     rows_frame,
     source,
+    with_printed,
 )
 from mtkd.papers.domain_expertise_tables import made, missing, teacher_names
 
@@ -63,10 +65,13 @@ def _figure(identifier: str, name: str, role: str) -> Callable[[list[dict]], Exh
             return missing(identifier)
         theirs = published_differences(name)
         theirs = theirs[theirs["role"] == role].assign(student=theirs["method"].map(STUDENTS))
+        if name == "Twitter-Emotion":
+            theirs["class"] = [with_printed(name, class_of(name, printed)) for printed in theirs["class"]]
         words = f"Recall of each student minus that of the teacher in the role of {role}, in points; ± one standard "
         words += "deviation over repeats. The thesis's bars are computed from its per-class table (one run each)."
         if name == "Twitter-Emotion":
-            words += " Its class labels are shown as printed; they are exchanged (see the misprints)."
+            words += " Its class labels are exchanged (see the misprints): both panels name the class that its numbers allow, "
+            words += "and beside it the label that it prints where that is another one."
         figure = bars([*panels, (f"the thesis: {name}, difference from {role}", theirs)])
         return made(identifier, frame, records, figure, words, name)
 
@@ -85,7 +90,8 @@ def difference_panels(frame: pd.DataFrame, role: str) -> list[tuple[str, pd.Data
             where = source(tier, task) + (f": {task}" if data_set(task) else "")
             repeats = found["repeat"].nunique()
             title = f"{where}, difference from {teacher}, {repeats} repeat{'s' if repeats > 1 else ''}"
-            panels.append((title, found.assign(student=found["method"].map(STUDENTS))))
+            labels = [with_printed(data_set(task) or "", label) for label in found["class"]]
+            panels.append((title, found.assign(**{"student": found["method"].map(STUDENTS), "class": labels})))
     return panels
 
 

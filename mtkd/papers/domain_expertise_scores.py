@@ -39,7 +39,7 @@ LAYOUT = Layout(
         "model", "metric", "score", "recalls", "validation", "split", "n_test", "parameters", "layers", "energy_kwh",
         "samples_per_second", "folder",
     ),
-    identity=("arm", "task", "kind", "method", "variant", "repeat", "start", "model", "teachers"),
+    identity=("arm", "task", "kind", "method", "variant", "repeat", "start", "position", "model", "teachers"),
     replicate="repeat",
     replicates="repeats",
     may_differ=("repeats", "sections", "also_finetuned", "margin"),
@@ -125,6 +125,18 @@ def class_of(data_set: str, printed: str) -> str:
     return plain_class(RELABELLED[printed] if data_set == "Twitter-Emotion" else printed)
 
 
+def with_printed(data_set: str, name: str) -> str:
+    """A task's class as the figures name it: with the label that Table 5.6 prints for it, where that is another one.
+
+    >>> with_printed("Twitter-Emotion", "optimism"), with_printed("Twitter-Emotion", "joy"), with_printed("MIND", "video")
+    ('optimism\\n(printed Anger)', 'joy', 'video')
+    """
+    if data_set != "Twitter-Emotion":
+        return name
+    printed = {plain_class(ours): label for label, ours in RELABELLED.items()}.get(plain_class(name), name)
+    return name if plain_class(printed) == plain_class(name) else f"{name}\n(printed {printed})"
+
+
 def plain_class(name: str) -> str:
     return "".join(c for c in name.lower().replace("&", "and") if c.isalnum())
 
@@ -132,6 +144,23 @@ def plain_class(name: str) -> str:
 def data_set(task: str) -> str | None:
     """The thesis's name of a task of its own data; None for any other."""
     return DATA_SETS.get(task)
+
+
+def of_thesis(task: str) -> bool:
+    """Whether the thesis's claims speak of a task: its own data sets, and the kit's stand-ins for them.
+
+    >>> of_thesis("emotion"), of_thesis("pydocs/topic"), of_thesis("reviews.csv")
+    (True, True, False)
+    """
+    return data_set(task) is not None or is_stand_in(task)
+
+
+def leak_note(rows: pd.DataFrame, records: list[dict]) -> str:
+    """A warning for a caption or a verdict where the run's own rule found its experts on the test split; else nothing."""
+    leaky = {r.get("run", "") for r in records if (r.get("parameters") or {}).get("fit_split") == "test"}
+    tiers = sorted(set(rows[rows["run"].isin(leaky) & rows["method"].isin(["expertise", "mixture"])]["tier"]))
+    words = "experts found on the test split that is reported, as in the thesis: a leak"
+    return f"{words} ({', '.join(tiers)} tier)" if tiers else ""
 
 
 def for_data_set(frame: pd.DataFrame, name: str) -> pd.DataFrame:

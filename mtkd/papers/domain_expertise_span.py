@@ -49,7 +49,27 @@ def table5_10(records: list[dict]) -> Exhibit:
 
 LOSSES = {"average": "Student loss + Distillation loss", "camkd": "Student loss + CA-MKD",
           "average+teacher": "Student loss + Distillation loss + Teacher loss"}
-NBME_STUDENTS = {"plain": "BERT-base", "tuned": "DistilBERT-SQuAD"}
+NBME_STUDENTS = {"bert-base-uncased": "BERT-base", "distilbert-base-uncased-distilled-squad": "DistilBERT-SQuAD"}
+
+
+def nbme_student(model: str) -> str:
+    """The thesis's name of a student of Table 5.11 by its hub id; a dash for any other.
+
+    >>> nbme_student("google-bert/bert-base-uncased"), nbme_student("scratch-1x64")
+    ('BERT-base', '-')
+    """
+    return NBME_STUDENTS.get(model.rsplit("/", 1)[-1].lower(), "-")
+
+
+START = {"plain": "plain", "tuned": "tuned on a related task before"}
+
+
+def _printed(student: str, method: str) -> str:
+    """What Table 5.11 prints for a student of the thesis and a loss; a dash for any other student."""
+    if student == "-":
+        return "-"
+    value = published_value(PAPER, "table5_11", student, LOSSES[method])
+    return "not reported" if value is None else f"{100 * value:.0f}"
 
 
 def table5_11(records: list[dict]) -> Exhibit:
@@ -59,14 +79,16 @@ def table5_11(records: list[dict]) -> Exhibit:
     students = students[students["method"].isin(LOSSES)]
     if students.empty:
         return missing(f"{PAPER}.table5_11")
-    table = []
+    table, shown = [], set()
     for (tier, task, start, model), rows in students.groupby(["tier", "task", "start", "model"], sort=True):
-        for method, words in LOSSES.items():
-            value = published_value(PAPER, "table5_11", NBME_STUDENTS.get(start, ""), words)
-            table.append({"source": source(tier, task), "student": model, "stands for": NBME_STUDENTS.get(start, "-"),
-                          "loss": words, "F1": scores(rows[rows["method"] == method]),
-                          "thesis's F1": "not reported" if method == "average+teacher" else
-                          f"{100 * value:.0f}" if value is not None else "-"})
+        name = nbme_student(model) if data_set(task) == "NBME" else "-"
+        shown.add(name)
+        table += [{"source": source(tier, task), "student": model, "start": START[start], "stands for": name, "loss": words,
+                   "F1": scores(rows[rows["method"] == method]), "thesis's F1": _printed(name, method)}
+                  for method, words in LOSSES.items()]
+    table += [{"source": THESIS, "student": name, "start": "-", "stands for": name, "loss": words, "F1": "-",
+               "thesis's F1": _printed(name, method)}
+              for name in NBME_STUDENTS.values() if name not in shown for method, words in LOSSES.items()]
     words = "F1 over characters, times 100, mean ± standard deviation over repeats. CA-MKD weighs one loss per teacher by "
     words += "the teacher's own loss on the label; the thesis says that its teachers' logits were averaged there too, which "
     words += "leaves nothing to weigh. The teacher's own loss, added in the third experiment, is a constant for the student: "

@@ -3,7 +3,17 @@
 import pandas as pd
 
 from mtkd.papers import Exhibit, frames
-from mtkd.papers.domain_expertise_scores import CLASSES, LAYOUT, METHODS, PAPER, STUDENTS, plain_students, rows_frame, scores
+from mtkd.papers.domain_expertise_scores import (
+    CLASSES,
+    LAYOUT,
+    METHODS,
+    PAPER,
+    STUDENTS,
+    leak_note,
+    plain_students,
+    rows_frame,
+    scores,
+)
 
 CONTROLS = {
     "undistilled": "student fine-tuned only", "plain_ce": "plain CE, same compute", "shuffled_teacher": "shuffled teachers",
@@ -30,8 +40,8 @@ def controls(records: list[dict]) -> Exhibit:
     table = frames.paired_table(LAYOUT, entries, "score", "control's score")
     words = "Score times 100, mean ± standard deviation; difference student minus control in points, paired over repeats, "
     words += "with its t interval and one-sided p. The control 'plain CE, same compute' goes on from the same fine-tuned "
-    words += "student for the same number of steps, with labels only. A student no better than its controls learned nothing "
-    words += "from its teachers."
+    words += "student for the same number of steps, with labels only. A student no better than its controls has not been "
+    words += "shown to have learned from its teachers what they alone know."
     return Exhibit(f"{PAPER}.controls", "negative controls", words, table)
 
 
@@ -51,7 +61,26 @@ def choices(records: list[dict]) -> Exhibit:
     table = frames.paired_table(LAYOUT, entries, "our approach", "score instead")
     words = "Score times 100 on test; difference our approach minus the other way in points, paired over repeats, with its t "
     words += "interval and one-sided p. 'fit on test' lets the reported split choose the teachers, as the thesis does."
+    if leak := leak_note(plain_students(students), records):
+        words += f" Our approach: {leak}."
     return Exhibit(f"{PAPER}.choices", "other ways to choose", words, table)
+
+
+def training_sizes(records: list[dict]) -> str:
+    """How much data the students of a paper's records were made with, in words: samples of each task's training split.
+
+    >>> training_sizes([{"paper": "domain_expertise", "tier": "demo", "data": [
+    ...     {"task": "pydocs/topic", "split": "train", "samples": 900}]}])
+    'demo tier: pydocs/topic (900 training samples)'
+    """
+    found: dict[str, dict[str, set[int]]] = {}
+    for record in records:
+        for row in record.get("data", []) if record.get("paper") == PAPER else []:
+            if row["split"] == "train":
+                found.setdefault(record.get("tier", ""), {}).setdefault(row["task"], set()).add(row["samples"])
+    return "; ".join(f"{tier} tier: " + ", ".join(f"{task} ({' or '.join(map(str, sorted(sizes)))} training samples)"
+                                                   for task, sizes in sorted(tasks.items()))
+                     for tier, tasks in sorted(found.items()))
 
 
 def summary(records: list[dict]) -> pd.DataFrame:

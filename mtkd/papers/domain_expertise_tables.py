@@ -19,6 +19,7 @@ from mtkd.papers.domain_expertise_scores import (
     class_of,
     data_set,
     for_data_set,
+    leak_note,
     medians,
     per_class,
     plain_class,
@@ -45,6 +46,8 @@ def made(identifier: str, frame: pd.DataFrame, records: list[dict], content, wor
     repeats = "Repeats: " + ", ".join(f"{n} ({tier} tier)" for (tier, _), n in counts.items()) + "."
     if name and not (frame["task"].map(data_set) == name).any():
         repeats += f" No run on {name} here."
+    if leak := leak_note(frame[frame["variant"] == ""], records):
+        repeats += f" {leak[0].upper()}{leak[1:]}."
     return frames.made(identifier, frame, records, content, f"{words} {casting(frame)}".strip(), repeats)
 
 
@@ -85,63 +88,6 @@ def in_columns(table: list[dict]) -> pd.DataFrame:
     labels = [c for c in extra if c in ("data set", "class", "student", "source", "printed as")]
     kept = [*labels, *ROLES, *(c for c in extra if c not in labels), *STUDENTS.values(), FINE_TUNED]
     return frame.reindex(columns=[c for c in kept if c in frame and frame[c].notna().any()]).fillna("-")
-
-
-def table4_1(records: list[dict]) -> Exhibit:
-    """Samples of train / validation / test for each task in use, the thesis's beside them."""
-    rows = [row | {"tier": r.get("tier", "")} for r in records if r.get("paper") == PAPER for row in r.get("data", [])]
-    if not rows:
-        return missing(f"{PAPER}.table4_1")
-    frame, table = pd.DataFrame(rows).drop_duplicates(["tier", "task", "split"]), []
-    for (tier, task), group in frame.groupby(["tier", "task"], sort=True):
-        name = data_set(task)
-        table.append({"source": f"{tier} tier", "task": task, "classes": str(group["classes"].iloc[0]),
-                      "samples": frames.split_counts(group, "samples"), "words": frames.split_counts(group, "tokens_mean", 1),
-                      "thesis": _printed_sizes(name) if name != "NBME" else "-"})
-    shown = {data_set(task) for task in frame["task"]}
-    table += [{"source": THESIS, "task": name, "thesis": _printed_sizes(name)} for name in PER_CLASS if name not in shown]
-    words = "Train / validation / test; words are words and punctuation marks, on average per sample. The thesis cut "
-    words += "MIND and Twitter-Sentiment down; NBME's size is not in its table."
-    return frames.made(f"{PAPER}.table4_1", frame, records, pd.DataFrame(table).fillna("-"), words)
-
-
-def _printed_sizes(name: str | None) -> str:
-    values = [published_value(PAPER, "table4_1", name, split) for split in frames.SPLITS]
-    return " / ".join("-" if value is None else str(value) for value in values)
-
-
-def table4_2(records: list[dict]) -> Exhibit:
-    """Layers and parameters of teachers and student, the thesis's beside them."""
-    frame = rows_frame(records, every=True)
-    used = frame[(frame["arm"] == CLASSES) & frame["kind"].isin(["teacher", "finetuned", "undistilled"])]
-    if used.empty:
-        return missing(f"{PAPER}.table4_2")
-    table = []
-    for tier, rows in used.groupby("tier", sort=True):
-        found = {name: role for _, group in rows.groupby("task") for role, name in roles(teacher_names(group)).items()}
-        for (kind, model), group in rows.groupby(["kind", "model"], sort=False):
-            role = "DistilBERT" if kind == "undistilled" else found.get(model, "-")
-            printed = {"BERT": "BERT-base"}.get(role, role)
-            table.append({"tier": tier, "model": model, "stands for": printed if role != model else "-",
-                          "layers": number(group["layers"]), "thesis's layers": _printed("table4_2", printed, "layers"),
-                          "parameters": millions(group["parameters"]),
-                          "thesis's parameters": _printed("table4_2", printed, "parameters", "M")})
-    table = pd.DataFrame(table).drop_duplicates()
-    words = "Parameters with embeddings and classifier. A scratch model's are few because its vocabulary is small."
-    return frames.made(f"{PAPER}.table4_2", used, records, table, words)
-
-
-def number(values: pd.Series) -> str:
-    return "-" if values.dropna().empty else f"{values.dropna().iloc[0]:.0f}"
-
-
-def millions(values: pd.Series) -> str:
-    return "-" if values.dropna().empty else f"{values.dropna().iloc[0] / 1e6:.3g}M"
-
-
-def _printed(table: str, row: str, column: str, unit: str = "") -> str:
-    value = published_value(PAPER, table, row, column)
-    return "-" if value is None else f"{value}{unit}"
 
 
 def table5_1(records: list[dict]) -> Exhibit:

@@ -12,7 +12,8 @@ import torch
 
 from mtkd import experts, spans, teachers
 from mtkd.data import plan
-from mtkd.papers.domain_expertise_run import Experiment, Variant, shown
+from mtkd.papers.domain_expertise_plans import Variant
+from mtkd.papers.domain_expertise_run import DISTILLED, Experiment
 from mtkd.store import tensors_load
 
 ONE, SEVERAL, NONE = "one expert", "several experts", "no expert"
@@ -26,7 +27,7 @@ def rule_of(experiment: Experiment, repeat: int) -> dict[str, torch.Tensor]:
 
 def experts_table(experiment: Experiment) -> pd.DataFrame:
     """The expert of every class and the best overall, a line per repeat."""
-    names, rows = [shown(name) for name in experiment.teachers], []
+    names, rows = experiment.teacher_names, []
     for repeat in experiment.repeats:
         rule = rule_of(experiment, repeat)
         found = {c: names[int(t)] for c, t in zip(experiment.loaded.classes, rule["best"])}
@@ -36,7 +37,7 @@ def experts_table(experiment: Experiment) -> pd.DataFrame:
 
 def followed(experiment: Experiment, repeat: int, split: str = "train") -> pd.DataFrame:
     """One line per sample of a split: its class, what happened (one, several or no expert), and who is followed."""
-    rule, names = rule_of(experiment, repeat), [shown(name) for name in experiment.teachers]
+    rule, names = rule_of(experiment, repeat), experiment.teacher_names
     said = torch.stack([teachers.logits_of(experiment.prepared, m, split) for m in experiment.teacher_set(repeat)], dim=1)
     predictions = said.argmax(-1)                                                            # [n, T]
     weights = experts.choose(predictions, rule["best"], rule["accuracy"], experiment.several, experiment.none)
@@ -70,9 +71,9 @@ def shares_over_steps(experiment: Experiment, repeat: int, window: int = 9) -> p
 
     The batches are those of the training: the loop draws them from the student's seed, and so does this.
     """
-    frame, names = followed(experiment, repeat), [shown(name) for name in experiment.teachers]
+    frame, names = followed(experiment, repeat), experiment.teacher_names
     weights, data = frame[names].to_numpy(), experiment.prepared.data("train")
-    rng, opt = np.random.default_rng(experiment.seed_of(repeat, 201)), experiment.distil_optimisation
+    rng, opt = np.random.default_rng(experiment.seed_of(repeat, DISTILLED)), experiment.distil_optimisation
     steps = [weights[index].mean(0) for _ in range(opt.epochs) for index in plan(data, opt.batch_size, rng)]
     shares = pd.DataFrame(steps, columns=names)
     return shares.rolling(window, center=True, min_periods=1).mean()
@@ -84,7 +85,7 @@ def marked(experiment: Experiment, repeat: int, sample: int = 0) -> pd.DataFrame
     question, passage = split.inputs[sample]
     gold = " / ".join(passage[a:b] for a, b in split.spans[sample])
     rows = [{"who": "the answer", "tokens": "", "marks": gold}]
-    models = {shown(name): model for name, model in zip(experiment.teachers, experiment.teacher_set(repeat))}
+    models = dict(zip(experiment.teacher_names, experiment.teacher_set(repeat)))
     for name, model in (models | {experiment.student: experiment.finetuned_student(repeat)}).items():
         where = experiment.prepared.of(model).places("test")
         part = slice(where.offsets[sample], where.offsets[sample + 1])
