@@ -11,6 +11,7 @@ texts. Splits that are missing are taken from train by the hash of the text, a t
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +94,8 @@ def _tables(path: Path) -> dict[str, Table]:
 
 
 def read_table(path: Path) -> Table:
-    """Columns of a CSV, TSV, JSONL or Parquet file. CSV and TSV are UTF-8 and their values all text."""
+    """Columns of a CSV, TSV, JSONL or Parquet file. CSV and TSV are UTF-8 and their values all text; in TSV a line is a row and
+    a quotation mark a character, as in GLUE's files, where a single one would otherwise swallow the rows up to the next."""
     import pandas as pd
     import pyarrow as pa
 
@@ -101,8 +103,8 @@ def read_table(path: Path) -> Table:
     try:
         if suffix in (".csv", ".tsv"):
             # without these options the texts "NA" and "null" would turn into missing values
-            frame = pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",", dtype=str, keep_default_na=False,
-                                encoding="utf-8-sig", index_col=False)
+            form = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, **form)
             return {str(column): frame[column].tolist() for column in frame.columns}
         if suffix == ".parquet":
             import pyarrow.parquet as pq

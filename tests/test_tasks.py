@@ -271,6 +271,15 @@ def test_csv_is_split_by_hash(tmp_path):
     assert set(turned.splits["test"].ids) == set(task.splits["test"].ids)
 
 
+def test_a_stray_quotation_mark_in_a_tsv_costs_no_row(tmp_path):
+    path = tmp_path / "own.tsv"
+    lines = [('"' if i in (3, 30) else "") + f"text number {i}\t{'yes' if i % 2 else 'no'}" for i in range(40)]
+    path.write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    task = load_task(str(path))
+    assert sum(map(len, task.splits.values())) == 40
+    assert '"text number 3' in {text for split in task.splits.values() for (text,) in split.inputs}
+
+
 @pytest.mark.parametrize("kind", ["tsv", "jsonl", "parquet"])
 def test_other_formats_say_the_same(tmp_path, kind):
     path, frame = tmp_path / f"mine.{kind}", pd.DataFrame(ROWS, columns=["text", "label"])
