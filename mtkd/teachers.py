@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mtkd import align, heads, models, outputs, poolscores, train
 from mtkd.errors import KitError
 from mtkd.files import canonical, file_hash, text_hash
+from mtkd.finished import model_files, read_table
 from mtkd.measure import Meter
 from mtkd.prepare import Prepared
 from mtkd.recipes import Recipe, Stage
@@ -240,48 +239,12 @@ def teacher_from_folder(prepared: Prepared, folder: str | Path) -> Model:
                                                "parameters": models.count_parameters(network)})
 
 
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
-
-
-def model_files(folder: Path) -> dict[str, Path]:
-    """The files that say what a saved model is, by name: weights in every format, the index of sharded ones, its configs, and
-    the head that a co-finetuned teacher shares with others and that lies beside its folder.
-
-    KitError for a model without weights; whether there is a model at all is for mtkd.models.load to say.
-    """
-    weights = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
-    about = [path for name in ("config.json", "head.json", "heads.json") if (path := folder / name).is_file()]
-    if about and not weights:
-        raise KitError(f"the teacher in {folder} has no weights: there is no {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}.")
-    files = {path.name: path for path in sorted([*weights, *folder.glob("*.index.json"), *about])}
-    if "head.json" in files:
-        head = json.loads(files["head.json"].read_text(encoding="utf-8"))["head"]
-        if (folder / head).is_file():  # else load_pooled says that it is missing
-            files[head] = folder / head
-    return files
-
-
 def teacher_from_table(path: str | Path) -> Model:
     """Already computed logits: a Parquet or CSV file with a column `id` and one column per class, in class order."""
     path = Path(path)
     if not path.is_file():
         raise KitError(f"there is no table of logits at {path}.")
     return Model(path.parent, path.name, file_hash(path), {"table": str(path), "shape": {}})
-
-
-def read_table(path: Path, classes: tuple[str, ...]) -> tuple[list[str], torch.Tensor]:
-    import pandas as pd
-
-    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    if "id" not in frame:
-        raise KitError(f"{path.name} has no column 'id'; it has {', '.join(map(str, frame.columns))}.")
-    names = [c for c in frame.columns if c != "id"]
-    if classes and set(map(str, classes)) <= set(map(str, names)):
-        names = [str(c) for c in classes]
-    values = frame[names].to_numpy(dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise KitError(f"{path.name} holds values that are not numbers.")
-    return [str(i) for i in frame["id"]], torch.from_numpy(values.copy())
 
 
 def pretrained(prepared: Prepared, name: str) -> Model:

@@ -349,6 +349,18 @@ def test_bad_tables_are_refused(made, tmp_path):
     pd.DataFrame({"id": ["a"], "x": [np.nan]}).to_csv(tmp_path / "nan.csv", index=False)
     with pytest.raises(KitError, match="not numbers"):
         teachers.read_table(tmp_path / "nan.csv", ("x",))
+    for columns in (["x", "other"], ["class_1", "class_0"], ["0"]):  # any order of theirs would be a guess
+        pd.DataFrame([["a", *[0.0] * len(columns)]], columns=["id", *columns]).to_csv(tmp_path / "names.csv", index=False)
+        with pytest.raises(KitError, match="classes are x, y: name its columns like them"):
+            teachers.read_table(tmp_path / "names.csv", ("x", "y"))
+    pd.DataFrame({"id": ["a"], "logit_0": [1], "logit_1": [2]}).to_csv(tmp_path / "names.csv", index=False)
+    assert teachers.read_table(tmp_path / "names.csv", ("x", "y"))[1].tolist() == [[1.0, 2.0]]
+    pd.DataFrame({"id": ["a"], "x": ["high"]}).to_csv(tmp_path / "words.csv", index=False)
+    with pytest.raises(KitError, match="not numbers"):
+        teachers.read_table(tmp_path / "words.csv", ("x",))
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
+    with pytest.raises(KitError, match=r"cut\.parquet cannot be read"):
+        teachers.read_table(tmp_path / "cut.parquet", ("x",))
     with pytest.raises(KitError, match="no table of logits"):
         teachers.teacher_from_table(tmp_path / "missing.csv")
 

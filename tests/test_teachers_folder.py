@@ -8,10 +8,11 @@ import torch
 from mtkd import models, teachers
 from mtkd.cofinetune import cofinetune
 from mtkd.errors import KitError
+from mtkd.finished import model_files
 from mtkd.prepare import prepare
 from mtkd.recipes import CoFinetuned, Optimisation
 from mtkd.store import Store
-from mtkd.teachers import model_files, teacher_from_folder
+from mtkd.teachers import teacher_from_folder
 
 NAME = "scratch-1x32"
 
