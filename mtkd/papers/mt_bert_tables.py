@@ -144,7 +144,7 @@ def controls(records: list[dict]) -> Exhibit:
     words = "Score times 100, mean ± standard deviation over repeats; difference MT-BERT minus control in points, paired "
     words += "over repeats, with its t interval and one-sided p. Shuffled and uniform teachers teach without the hidden "
     words += "loss, so they are compared with the MT-BERT that has none either, where it was run. A student that is no better "
-    words += "than its controls learned nothing from its teachers."
+    words += "than its controls has not been shown to have learned anything from its teachers."
     table = paired_table(LAYOUT, entries, "MT-BERT's score", "control's score")
     return Exhibit(f"{PAPER}.controls", "negative controls", words, table)
 

@@ -132,7 +132,7 @@ def controls(records: list[dict]) -> Exhibit:
     result = paired_table(LAYOUT, entries, "student", "control's score")
     words = "Score times 100, mean ± standard deviation over models; difference student minus control in points, "
     words += "paired over pools, with its t interval and one-sided p. A student that is no better than its controls "
-    words += "learned nothing from its teachers."
+    words += "has not been shown to have learned anything from its teachers."
     return Exhibit(f"{PAPER}.controls", "negative controls", words, result)
 
 

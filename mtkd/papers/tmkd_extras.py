@@ -37,7 +37,7 @@ def controls(records: list[dict]) -> Exhibit:
     words = "Score times 100, mean ± standard deviation over repeats; difference TMKD minus control in points, paired "
     words += "over repeats, with its t interval and one-sided p. Shuffled and uniform teachers teach in both stages; plain CE "
     words += "takes as many steps as both stages together, on the gold labels. A student that is no better than its controls "
-    words += "learned nothing from its teachers."
+    words += "has not been shown to have learned anything from its teachers."
     table = paired_table(LAYOUT, entries, "TMKD", "control's score")
     return Exhibit(f"{PAPER}.controls", "negative controls", words, table)
 
