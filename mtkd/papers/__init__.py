@@ -85,7 +85,7 @@ class Exhibit:
     def is_table(self) -> bool:
         return isinstance(self.content, pd.DataFrame)
 
-    def png(self, dpi: int = 110) -> bytes:
+    def png(self, dpi: int = 100) -> bytes:
         """The figure as PNG bytes, without a time stamp, so that the same figure gives the same bytes."""
         buffer = io.BytesIO()
         self.content.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
