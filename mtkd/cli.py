@@ -45,6 +45,7 @@ def run(
     jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time.", show_default="processor cores")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder for the records.", show_default="results/runs")] = None,
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest time for one cell, in seconds.")] = None,
+    first: Annotated[bool, typer.Option("--first", help="Of every grid the first replicate alone, as make demo.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the cells, run nothing.")] = False,
     parameter: Annotated[
         list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Replace a value in every cell.")
@@ -54,7 +55,8 @@ def run(
     from mtkd import grid, records
 
     summary = grid.run(
-        files, jobs=jobs, results=results, timeout=timeout, overrides=_overrides(parameter or []), dry_run=dry_run
+        files, jobs=jobs, results=results, timeout=timeout, overrides=_overrides(parameter or []), dry_run=dry_run,
+        first=first,
     )
     if not dry_run and not summary.interrupted and summary.folders:
         found = [records.read_record(folder / "record.json") for folder in summary.folders]
@@ -135,7 +137,11 @@ def _overrides(pairs: list[str]) -> dict:
 def _report(records: list[dict], folder: Path) -> None:
     """Print the claims table of the papers in `records`, and write the HTML report."""
     from mtkd.papers import module
+    from mtkd.papers.floor_table import sentences
     from mtkd.report import claims_table, write_report
+
+    for words in sentences(records):
+        typer.echo("\n" + textwrap.fill(words, min(shutil.get_terminal_size().columns, 110)))
 
     papers = dict.fromkeys(record["paper"] for record in records)
     found = [module(paper) for paper in papers]

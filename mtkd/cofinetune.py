@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mtkd import models, outputs, terms, train
+from mtkd import models, outputs, rates, terms, train
 from mtkd.data import JointData
 from mtkd.distil import metrics
 from mtkd.errors import KitError
@@ -58,6 +58,7 @@ def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int
         raise KitError(f"co-finetuning needs one seed per teacher, and there are {len(seeds)} seeds and {len(names)} teachers.")
     counted = seeds is None or list(seeds) == [seed + i for i in range(len(names))]  # the same start under the same key
     inputs = [prepared.of(name) for name in names]
+    optimisation = min((rates.settled(optimisation, name) for name in names), key=lambda settled: settled.lr)
     device = train.device_at_hand()
     stage = stage_of(optimisation)
 
@@ -85,7 +86,7 @@ def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int
                              {"logits": logits, "ids": outputs.ids_tensor(own.data(part).ids)})
             each.append({"metrics": found, "shape": member.shape, "parameters": models.count_parameters(member),
                          "input": own.fingerprint})
-        return {**meter.record(), "teachers": each, "history": history.summary()}
+        return {**meter.record(), "lr": optimisation.lr, "teachers": each, "history": history.summary()}
 
     spec = {"models": names, "pooler": how.pooler, "query": how.query, "optimisation": vars(optimisation), "seed": seed,
             "data": [own.spec("train") for own in inputs], "device": device.type, **({} if counted else {"seeds": list(seeds)})}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from mtkd import episodes, heads, models, outputs, spans, terms, train
+from mtkd import episodes, heads, models, outputs, rates, spans, terms, train
 from mtkd.errors import KitError
 from mtkd.evaluate import compute_metrics
 from mtkd.measure import Meter
@@ -100,6 +100,9 @@ def predictor_of(recipe: Recipe, number: int, name: str) -> str:
 
 def run_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: Recipe, number: int, seed: int,
               start: Model | None, run: int, init: Init = Init()) -> Model:
+    source = init.layers_of.name if init.layers_of else ""
+    recipe = replace(recipe, stages=tuple(replace(s, optimisation=rates.settled(s.optimisation, name, source))
+                                          for s in recipe.stages))
     stage = deepcopy(recipe.stages[number])  # what a selection learns stays with this run
     split = prepared.name(stage.data, run)
     follows_logits = any(t.loss in terms.LOGIT for t in stage.terms)
@@ -170,7 +173,7 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
             tensors_save(folder / f"selection-{number}.safetensors", state)
             learned[str(number)] = term.selection.spec(names)
     return {**meter.record(), "parameters": models.count_parameters(network), "shape": network.shape,
-            "input": prepared.fingerprint, "history": history.summary(), "metrics": found,
+            "lr": stage.optimisation.lr, "input": prepared.fingerprint, "history": history.summary(), "metrics": found,
             **({"selections": learned} if learned else {})}
 
 

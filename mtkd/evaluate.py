@@ -1,5 +1,6 @@
 """How good: metrics, agreement between teachers, ensembles of their logits. How fast is in mtkd/speed.py."""
 
+import base64
 import difflib
 from collections.abc import Callable, Sequence
 
@@ -75,6 +76,23 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, metrics: Sequence[st
     functions = {**CLASSIFICATION, **REGRESSION}
     predictions = logits.argmax(axis=1) if columns > 1 else logits[:, 0]
     return {name: float(functions[name](predictions, labels)) for name in metrics}
+
+
+def pack_right(right: np.ndarray) -> str:
+    """Which of n items were right, bool [n], as text: eight to a byte, base64.
+
+    >>> pack_right(np.array([True, False, True])), unpack_right(pack_right(np.array([True, False, True])), 3)
+    ('oA==', array([ True, False,  True]))
+    """
+    return base64.b64encode(np.packbits(np.asarray(right, dtype=bool)).tobytes()).decode()
+
+
+def unpack_right(text: str, n: int) -> np.ndarray:
+    """The bool [n] that `pack_right` wrote. Raises KitError where the text is of another number of items."""
+    packed = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    if len(packed) != (n + 7) // 8:
+        raise KitError(f"the marks of {n} items take {(n + 7) // 8} bytes, and there are {len(packed)}.")
+    return np.unpackbits(packed, count=n).astype(bool)
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray, groups: Sequence) -> float:

@@ -106,13 +106,14 @@ def plan(
     overrides: dict | None = None,
     results: Path | str | None = None,
     notebooks: Path | str | None = None,
+    first: bool = False,
 ) -> tuple[list[Planned], list[str]]:
     """All cells of some grid files, each once, and notes for the user; KitError at the first thing that is wrong."""
     results = Path(results).absolute() if results else runs_folder()
     planned: dict[str, Planned] = {}
     notes = []
     for file in files:
-        grid = read_grid(file, overrides, Path(notebooks) if notebooks else None)
+        grid = read_grid(file, overrides, Path(notebooks) if notebooks else None, first)
         notes += grid.notes
         for cell in grid.cells:
             run = run_id(cell.paper, cell.parameters, cell.notebook)
@@ -132,16 +133,17 @@ def run(
     timeout: float | None = None,
     overrides: dict | None = None,
     dry_run: bool = False,
+    first: bool = False,
     notebooks: Path | str | None = None,
     executor: Executor | None = None,
     say: Callable[[str], None] = tqdm.write,
 ) -> Summary:
     """Run what is missing of some grids, `jobs` cells at a time, each for at most `timeout` seconds.
 
-    `overrides` replace values in every cell. Raises KitError before anything has started, never after: a cell's failure
-    is in the summary and has been said.
+    `overrides` replace values in every cell; `first` runs of every grid the first cell alone (see `read_grid`). Raises
+    KitError before anything has started, never after: a cell's failure is in the summary and has been said.
     """
-    planned, notes = plan(files, overrides, results, notebooks)
+    planned, notes = plan(files, overrides, results, notebooks, first)
     for note in notes:
         say(note)
     finished = {p.run: p.finished for p in planned}

@@ -144,6 +144,8 @@ def golden_path(network: nn.Module) -> str:
     """Where the last linear layer behind the encoder is, as a path of submodules ("hf.classifier", "hf.classifier.out_proj",
     "hf.logits_proj", "dense" behind the kit's own pooler). KitError where there is none."""
     encoder = getattr(network, "encoder", None)
+    if encoder is not None and hasattr(network, "pooler"):  # the kit's own: behind its dense layer a map of widths may stand
+        return "dense"
     if encoder is None and hasattr(network, "hf") and network.hf.base_model is not network.hf:
         encoder = network.hf.base_model
     inside = set(encoder.modules()) if encoder is not None else set()

@@ -38,7 +38,7 @@ PER_CLASS = 1400
 Corpus = dict[str, list[tuple[str, list[str]]]]  # library -> (qualified name, its paragraphs), in a fixed order
 
 
-def topic(train: int = 8000, validation: int = 1500, test: int = 1500, unlabelled: int = 20000) -> Task:
+def topic(train: int = 6000, validation: int = 500, test: int = 4000, unlabelled: int = 20000) -> Task:
     """First paragraph of a docstring -> its library. Metric: accuracy; chance is about 1 in 8.
 
     Every class gives 1,400 texts (numpy, the smallest, all it has: about 1,300). A text that two libraries share is
@@ -64,7 +64,7 @@ def topic(train: int = 8000, validation: int = 1500, test: int = 1500, unlabelle
     return Task("pydocs/topic", "text", names, made, "accuracy", ("accuracy", "macro_f1"), notes)
 
 
-def acceptability(train: int = 8000, validation: int = 1500, test: int = 1500, unlabelled: int = 0,
+def acceptability(train: int = 8000, validation: int = 500, test: int = 4000, unlabelled: int = 0,
                   corruption: str = "shuffle") -> Task:
     """A sentence as written, or with its words out of order. Metric: MCC; chance is 0.
 

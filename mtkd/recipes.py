@@ -23,11 +23,12 @@ SOFT = ("heads", "one_head")  # the ways to combine that train soft heads, not t
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How one stage is trained. lr per step after warm-up; warmup and decay as fractions of all steps."""
+    """How one stage is trained. lr per step after warm-up, where 0 means the one that fits the model (mtkd/rates.py); warmup
+    and decay as fractions of all steps."""
 
     epochs: int = 3
     batch_size: int = 32
-    lr: float = 5e-5
+    lr: float = 0.0
     optimiser: str = "adamw"        # adamw | sgd (momentum 0.9, Nesterov off)
     warmup: float = 0.1             # share of the steps over which lr rises from 0
     decay: str = "linear"           # linear (to 0) | constant | steps (x0.1 at 50% and 75%, He et al. 2016)

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from mtkd import papers
 from mtkd.errors import KitError
+from mtkd.papers.floor_table import floor_table, sentences
 from mtkd.records import repo_root
 from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
 
@@ -209,6 +210,15 @@ def splice(path: str | Path, marker: str, text: str) -> bool:
     return new != old
 
 
+def floor_exhibit(paper: str, records: list[dict]) -> papers.Exhibit:
+    """A paper's floor table, with what came out in three sentences per task as its caption."""
+    own = [record for record in records if record["paper"] == paper]
+    table = floor_table(own)
+    caption = " ".join(sentences(own)) or f"No run with a floor yet: `mtkd run params/{paper}/demo.yaml`."
+    return papers.Exhibit(f"{paper}.floor", "a floor under every result", caption,
+                          table.drop(columns="paper") if len(table) else None)
+
+
 def write_report(records: list[dict], folder: str | Path) -> Path:
     """Write index.html (one self-contained page), README.md, claims.json and figures/*.png; the path of the page."""
     from mtkd.report_page import render  # jinja2 and the figures are needed here only
@@ -218,7 +228,8 @@ def write_report(records: list[dict], folder: str | Path) -> Path:
     figures.mkdir(parents=True, exist_ok=True)
     verdicts = all_verdicts(records)
     working = [entry.id for entry in papers.all_exhibits() if entry.status == "working"]
-    exhibits = {identifier: papers.exhibit(identifier, records) for identifier in working}
+    exhibits = {f"{name}.floor": floor_exhibit(name, records) for name in papers.PAPERS}
+    exhibits |= {identifier: papers.exhibit(identifier, records) for identifier in working}
     for name in papers.PAPERS:
         for identifier, make in getattr(papers.module(name), "EXTRAS", {}).items():
             exhibits[identifier] = make(records)

@@ -17,7 +17,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -111,13 +111,14 @@ class Task:
         return digest.hexdigest()
 
 
-def load_task(name: str, *, limit: int | dict[str, int] | None = None, seed: int = 0, **options) -> Task:
+def load_task(name: str, *, limit: int | dict[str, int] | None = None, seed: int = 0, replicate: int = 0, **options) -> Task:
     """Load a task by name, or from a file or folder of your own.
 
     limit    keep this many samples: an int limits the training split alone, a dict says how many per split
              ({"train": 2000, "test": 500}). The ones kept are the first by the hash of (seed, id), so the subset is the
              same on every machine, and a smaller one is contained in a larger one.
     seed     chooses the subset; it has no effect without `limit` and never moves a sample between splits
+    replicate  another subset of the training split for every number, the same ones of all other splits
     options  what the task's own loader takes: `protocol` for GLUE, `corruption` for pydocs/acceptability, `text` and
              `label` for a file ... An unknown one is an error that names the nearest.
 
@@ -129,12 +130,17 @@ def load_task(name: str, *, limit: int | dict[str, int] | None = None, seed: int
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             raise KitError(f"task {name!r} has no option {option!r}{_nearest(option, known)}; {has}")
-    task = loader(**options)
-    for split_name, count in _limits(task, limit).items():
-        split = task.splits[split_name]
-        task.splits[split_name] = split.take(hash_order(split.ids, salt=str(seed))[:count])
-    check_task(task)
-    return task
+    return subset(loader(**options), limit, seed=seed, replicate=replicate)
+
+
+def subset(task: Task, limit: int | dict[str, int] | None, *, seed: int = 0, replicate: int = 0) -> Task:
+    """A task cut to `limit`, which means what it does in `load_task`; the task itself stays as it is. Raises KitError for a
+    limit that makes no sense and for a task that is not sound."""
+    cut = dict(task.splits)
+    for name, count in _limits(task, limit).items():
+        salt = f"{seed}/{replicate}" if replicate and name == "train" else str(seed)
+        cut[name] = cut[name].take(hash_order(cut[name].ids, salt=salt)[:count])
+    return check_task(replace(task, splits=cut))
 
 
 def task_names() -> list[str]:

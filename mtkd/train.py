@@ -110,6 +110,9 @@ def fit(
     if (learner is None) != (stage.learns == "student"):
         raise KitError(f"stage '{stage.name}' learns '{stage.learns}': a learner is for the stages that train a policy.")
     opt = stage.optimisation
+    if opt.lr <= 0:
+        raise KitError(f"the learning rate of stage '{stage.name}' is {opt.lr:g}, and the loop needs one above 0; mtkd.rates "
+                       "has one that fits a model by name.")
     seed_everything(seed)
     rng, policy_rng = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
     network.to(device)

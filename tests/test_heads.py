@@ -342,9 +342,10 @@ def test_new_heads_behind_a_pooler_and_for_a_regression():
         renew(models.build("resnet-8w8", 3, seed=0), 0, 2, seed=0)
 
 
-def test_two_downstream_tasks_share_one_stage_1(pooled_task, two_classes, pair_task, monkeypatch):
+@pytest.mark.parametrize("student", [STUDENT, f"{STUDENT} + mean"])
+def test_two_downstream_tasks_share_one_stage_1(pooled_task, two_classes, pair_task, monkeypatch, student):
     """Stage 1's key does not hold what comes after it: trained once, found again, and each stage 2 starts from its encoder."""
-    name = f"{STUDENT} + heads-2"
+    name = f"{student} + heads-2"
     first = prepare(pooled_task, STUDENT, vocab=200)
     qa = distil.finetune(first, TEACHER, range(2), OPT)
     trained = []

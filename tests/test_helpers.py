@@ -16,7 +16,8 @@ from mtkd.store import Store
 
 RESNET = {"arm": "resnet", "task": "digits", "teacher": "resnet-8w4", "student": "resnet-8w4", "optimiser": "sgd",
           "teacher_epochs": 1, "student_epochs": 1, "train_size": 64, "validation_size": 0, "test_size": 0,
-          "teacher_lr": 0.1, "student_lr": 0.1, "pools": [0], "n_teachers": 2}
+          "teacher_lr": 0.1, "student_lr": 0.1, "pools": [0], "n_teachers": 2,
+          "augmentation": 0, "weak_teachers": "mark"}
 
 
 @pytest.fixture

@@ -29,14 +29,15 @@ from mtkd.teachers import logits_of
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 NAMES = ("roberta-scratch-2x16h2", "mpnet-scratch-2x16h2", "scratch-2x16h2")
 ROW = {"arm", "task", "kind", "method", "variant", "repeat", "layers", "teachers", "model", "metric", "score", "metrics",
-       "split", "validation", "n_test", "parameters", "time", "energy_kwh", "peak_memory_mib", "samples_per_second",
+       "split", "validation", "n_test", "right", "one_answer",
+       "parameters", "time", "energy_kwh", "peak_memory_mib", "samples_per_second",
        "folder"}  # fmt: skip
 
 
 def experiment(**changes) -> Experiment:
     settings = {"task": "tiny", "teachers": NAMES, "student_depths": (1,), "teacher_optimisation": OPT,
                 "student_optimisation": OPT, "intermediate_optimisation": OPT, "query_size": 8, "vocab": 150,
-                "max_length": 16}  # fmt: skip
+                "max_length": 16, "weak_teachers": "mark"}  # fmt: skip
     return Experiment(**{**settings, **changes})
 
 
@@ -288,7 +289,7 @@ def test_a_finished_teacher_is_read_once(monkeypatch):
     e = experiment(teachers=(f"finished:{folder}", *NAMES[:2]), student_from=1, sections=("combinations",))
     for plan in e.plans(0):
         e.reads(plan)
-        e.finished(0)
+        e.finished(0, 0)
     assert len(read) == 1
 
 
@@ -397,7 +398,7 @@ def test_what_a_finished_teacher_once_said_of_other_samples_is_not_taken_for_wha
     stored = tensors_load(folder / "logits-test.safetensors")
     tensors_save(folder / "logits-test.safetensors", {"logits": -stored["logits"], "ids": stored["ids"]})
     e = experiment(teachers=(f"finished:{folder}", NAMES[0]), sections=())
-    model = experiments.measured(e.prepared, e.finished(0))
+    model = experiments.measured(e.prepared, e.finished(0, 0))
     assert torch.allclose(experiments.answers(e.prepared, model, "test"), made.logits("test"), atol=1e-5)
     assert model.metrics["test"] == pytest.approx(made.metrics["test"])
 
@@ -407,8 +408,8 @@ def test_what_a_finished_teacher_once_said_of_other_samples_is_not_taken_for_wha
 
 def test_export_submissions_and_views(tmp_path):
     e = experiment(sections=("ensembles",))
-    task = e.loaded
-    e.__dict__["loaded"] = replace(task, name="glue/mnli", splits={**task.splits, "hidden_test": Split(
+    task = e.whole
+    e.__dict__["whole"] = replace(task, name="glue/mnli", splits={**task.splits, "hidden_test": Split(
         [f"test/{i}" for i in range(6)], task.splits["test"].inputs[:6], np.full(6, -1))})
     folder = outcome.export(e, tmp_path)
     best = outcome.best_student(e)

@@ -36,14 +36,16 @@ OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 NAMES = ("scratch-2x16h2", "roberta-scratch-1x16h2")
 STUDENT = "scratch-1x16h2"
 ROW = {"arm", "task", "kind", "method", "variant", "repeat", "student", "layers", "teachers", "model", "metric", "score",
-       "metrics", "split", "validation", "n_test", "parameters", "lr", "temperature", "alpha", "gamma", "epochs", "curve",
+       "metrics", "split", "validation", "n_test", "right", "one_answer",
+       "parameters", "lr", "temperature", "alpha", "gamma", "epochs", "curve",
        "policy", "time", "energy_kwh", "peak_memory_mib", "samples_per_second", "folder"}  # fmt: skip
 
 
 def experiment(**changes) -> Experiment:
     settings = {"task": "tiny", "teachers": NAMES, "students": (STUDENT,), "teacher_optimisations": (OPT,),
                 "student_optimisation": OPT, "policy_optimisation": replace(OPT, keep="last"), "rl_optimisation": OPT,
-                "policy": Policy(encoder="lsa-8", dev_size=10, dev_every=2), "vocab": 150, "max_length": 16}  # fmt: skip
+                "policy": Policy(encoder="lsa-8", dev_size=10, dev_every=2), "vocab": 150, "max_length": 16,
+                "weak_teachers": "mark"}  # fmt: skip
     return Experiment(**{**settings, **changes})
 
 
@@ -288,8 +290,8 @@ def test_the_best_learning_rate_of_a_teacher_is_chosen_on_validation():
 def test_a_second_set_of_test_rows_gives_rows_of_its_own():
     """MNLI's mismatched rows: the paper's MNLI-mm."""
     e = experiment(task="glue/mnli", sections=("main",), controls=())
-    task = e.loaded
-    e.__dict__["loaded"] = replace(task, splits={**task.splits, "mismatched": Split(
+    task = e.whole
+    e.__dict__["whole"] = replace(task, splits={**task.splits, "mismatched": Split(
         [f"mm/{i}" for i in range(12)], task.splits["test"].inputs[:12], task.splits["test"].labels[:12])})
     rows = [*e.teacher_rows(0), *e.student_rows(outcome.start_plan(e, 0))]
     assert Counter((r["task"], r["split"], r["n_test"]) for r in rows) == {("glue/mnli", "test", 30): 8,
@@ -336,12 +338,12 @@ def test_without_sections_the_notebook_trains_no_student(monkeypatch, grid, caps
     monkeypatch.setenv("MTKD_HELPERS", "0")
     cells = [cell for cell in json.loads(notebook_path("rl_kd").read_text(encoding="utf-8"))["cells"]
              if cell["cell_type"] == "code" and "records.finish" not in "".join(cell["source"])]  # fmt: skip
-    namespace = {"__name__": "__main__"}
+    namespace, asked = {"__name__": "__main__"}, asked | {"weak_teachers": "mark"}
     for cell in cells:
         exec(compile("".join(cell["source"]), cell["id"], "exec"), namespace)
         if "parameters" in cell["metadata"].get("tags", ()):
             namespace |= asked
-    assert {row["arm"] for row in namespace["rows"]} == {"teachers"}
+    assert {row["arm"] for row in namespace["rows"]} == {"teachers", "floor"}
     assert capsys.readouterr().out.count(namespace["no_students"]) == 2
 
 
@@ -368,8 +370,8 @@ def test_finished_teachers_and_tables_of_logits_teach_too(tmp_path):
 
 def test_export_submissions_and_views(tmp_path):
     e = experiment(sections=("main",), controls=())
-    task = e.loaded
-    e.__dict__["loaded"] = replace(task, name="glue/mnli", splits={**task.splits, "hidden_test": Split(
+    task = e.whole
+    e.__dict__["whole"] = replace(task, name="glue/mnli", splits={**task.splits, "hidden_test": Split(
         [f"test/{i}" for i in range(6)], task.splits["test"].inputs[:6], np.full(6, -1))})
     folder = outcome.export(e, tmp_path)
     best = outcome.best_student(e)

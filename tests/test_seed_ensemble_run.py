@@ -21,7 +21,7 @@ from mtkd.tasks import Split
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 ROW = {"arm", "task", "pool", "kind", "members", "k", "primary", "repeat", "variant", "metric", "score", "metrics", "split",
-       "validation", "n_test", "parameters", "time", "energy_kwh", "folder"}
+       "validation", "n_test", "right", "one_answer", "parameters", "time", "energy_kwh", "folder"}
 TIME = {"train_s", "score_s", "intermediate_s", "teachers_s"}
 MODELS = {"tinybert": ("scratch-2x32", "scratch-1x32"), "distilbert": ("scratch-2x32", "distilbert-scratch-1x32"),
           "resnet": ("resnet-8w8", "resnet-8w4")}
@@ -31,7 +31,8 @@ def experiment(arm, n_teachers=2, **changes) -> Experiment:
     teacher, student = MODELS[arm]
     inner = OPT if arm == "tinybert" else None
     settings = {"arm": arm, "task": "tiny", "teacher": teacher, "student": student, "n_teachers": n_teachers, "repeats": 1,
-                "teacher_optimisation": OPT, "student_optimisation": OPT, "intermediate_optimisation": inner, "vocab": 200}
+                "teacher_optimisation": OPT, "student_optimisation": OPT, "intermediate_optimisation": inner, "vocab": 200,
+                "weak_teachers": "mark"}
     return Experiment(**{**settings, **changes})
 
 
@@ -267,8 +268,8 @@ def test_table_1_counts_samples_and_words():
 
 def test_the_best_student_is_exported_and_submissions_are_written(tmp_path):
     made = experiment("tinybert")
-    task = made.loaded
-    made.__dict__["loaded"] = replace(
+    task = made.whole
+    made.__dict__["whole"] = replace(
         task, name="glue/mnli", splits={**task.splits, "hidden_test": Split(
             [f"test/{i}" for i in range(6)], task.splits["test"].inputs[:6], np.full(6, -1))})
     best = outcome.best_student(made)

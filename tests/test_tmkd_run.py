@@ -25,7 +25,8 @@ from mtkd.store import Store
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 STUDENT, BILSTM = "scratch-1x16h2", "bilstm-1x8e8v100"
 ROW = {"arm", "task", "role", "kind", "method", "pool", "pool_size", "student", "layers", "alpha", "variant", "repeat", "n",
-       "model", "metric", "score", "metrics", "split", "validation", "n_test", "parameters", "speed", "time", "energy_kwh",
+       "model", "metric", "score", "metrics", "split", "validation", "n_test", "right", "one_answer",
+       "parameters", "speed", "time", "energy_kwh",
        "peak_memory_mib", "samples_per_second", "folder"}  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def experiment(**changes) -> Experiment:
     settings = {"task": "tiny/text", "transfer": ("tiny/other",), "teachers": ("scratch-1x16h2",) * 3, "student": STUDENT,
                 "teacher_lrs": (3e-3, 2e-3, 1e-3), "bilstm": BILSTM, "depths": (1, 2, 3), "pool_sizes": (20, 40), "vocab": 150,
                 "alphas": (0.5, 1.0), "teacher_optimisation": OPT, "pool_optimisation": OPT, "student_optimisation": OPT,
-                "max_length": 16, "speed_texts": 8, "speed_repeats": 1}  # fmt: skip
+                "max_length": 16, "speed_texts": 8, "speed_repeats": 1, "weak_teachers": "mark"}  # fmt: skip
     return Experiment(**{**settings, **changes})
 
 
@@ -198,7 +199,7 @@ def test_methods_follow_the_right_teachers(monkeypatch):
 def test_m_o_m_averages_probabilities_and_alpha_1_asks_the_soft_heads_alone():
     e = experiment()
     plan = plan_of(e, "each")
-    found = tmkd_rows.answers(e, e.task, e.members(plan), "test")
+    found = tmkd_rows.answers(e, e.task, 0, e.members(plan), "test")
     members = [e.make(plan, p).logits("test").numpy() for p in e.everyone]
     assert np.allclose(found, ensemble_logits(members, "probabilities"))
     assert tmkd_rows.student_row(e, plan)["parameters"] == 3 * e.make(plan, 0).info["parameters"]
@@ -336,14 +337,14 @@ def test_a_test_of_two_sets_is_scored_by_the_mean_of_both(monkeypatch):
     plan = tmkd_outcome.full_plan(e, 0)
     student = e.make(plan)
     asked = models.load(student.folder)
-    said = e.logits(e.task, student, "mismatched")
+    said = e.logits(e.task, 0, student, "mismatched")
     data = e.target.data("mismatched")
     with torch.inference_mode():
         again = heads.predicting(asked.eval())(data.batch(np.arange(50)).inputs).logits
     assert np.allclose(said, again, atol=1e-5)
     score = (said.argmax(-1) == e.loaded(e.task).splits["mismatched"].labels).mean()
     assert tmkd_rows.student_row(e, plan)["metrics"]["accuracy_mismatched"] == pytest.approx(score)
-    assert tmkd_rows.scores(e, e.task, [student], "validation") == student.metrics["validation"]
+    assert tmkd_rows.scores(e, e.task, 0, [student], "validation") == student.metrics["validation"]
     assert [(r["split"], r["samples"]) for r in tmkd_outcome.data_rows(e)] == [("train", 60), ("validation", 24), ("test", 80)]
     cut = experiment(transfer=(), pool_sizes=(), sizes={"test": 20})
     assert [len(cut.loaded("tiny/text").splits[name]) for name in ("test", "mismatched")] == [20, 20]

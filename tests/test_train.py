@@ -131,9 +131,9 @@ def test_without_warm_up_the_first_step_has_the_whole_rate():
 
 def test_an_unknown_decay_or_optimiser_is_refused():
     with pytest.raises(KitError, match="no such decay: 'cosine'"):
-        run(Linear(), Optimisation(decay="cosine"))
+        run(Linear(), Optimisation(lr=1e-3, decay="cosine"))
     with pytest.raises(KitError, match="no such optimiser: 'lamb'"):
-        run(Linear(), Optimisation(optimiser="lamb"))
+        run(Linear(), Optimisation(lr=1e-3, optimiser="lamb"))
 
 
 def test_sgd_steps_are_the_schedules():

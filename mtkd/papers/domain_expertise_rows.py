@@ -12,7 +12,7 @@ from mtkd import distil, experts, teachers
 from mtkd.papers.domain_expertise_plans import Variant
 from mtkd.papers.domain_expertise_run import Experiment
 from mtkd.papers.domain_expertise_scores import SPAN
-from mtkd.papers.experiments import cost
+from mtkd.papers.experiments import answered, cost, floor_rows
 from mtkd.papers.outcomes import sum_or_none
 from mtkd.teachers import Model
 
@@ -28,18 +28,19 @@ def recalls(e: Experiment, logits: torch.Tensor, split: str = "test") -> dict[st
 
 def row(e: Experiment, kind: str, repeat: int, model: Model, /, followed: Sequence[Model] = (), **known) -> dict:
     """One line of the record. followed: the teachers it learned from; known: whatever differs from a plain student that
-    follows nobody."""
-    task, reads = e.loaded, e.reads(known.get("start") or "plain")
-    test = known.pop("test", None) or e.scores(model, "test")
-    validation = known.pop("validation", None) or e.scores(model, "validation")
-    found = known.pop("recalls", None)
+    follows nobody; `said`, `test` and `validation` among it are the logits on test and scores of what is no single model."""
+    task, reads = e.loaded, e.reads(repeat, known.get("start") or "plain")
+    test = known.pop("test", None) or e.scores(model, "test", reads)
+    validation = known.pop("validation", None) or e.scores(model, "validation", reads)
+    said = known.pop("said", None)
+    said = e.logits(model, "test", reads) if said is None else said
     return {
         "arm": e.arm, "task": e.task, "kind": kind, "method": None, "variant": "", "temperature": None,
         "repeat": repeat, "start": None, "position": None, "teachers": list(e.teachers), "model": model.name,
         "metric": task.metric, "score": test[task.metric], "metrics": test, "split": "test",
         "validation": validation[task.metric], "n_test": len(task.splits["test"]),
-        "recalls": recalls(e, e.logits(model, "test")) if found is None else found,
-        "layers": model.shape.get("layers"), **cost(model, followed, reads),
+        "recalls": recalls(e, said), **answered(task, said), "layers": model.shape.get("layers"),
+        **cost(model, followed, reads),
     } | known
 
 
@@ -57,13 +58,19 @@ def teacher_rows(e: Experiment, repeat: int) -> Iterator[dict]:
 def ensemble_row(e: Experiment, repeat: int) -> dict:
     """The mean of all teachers' logits, scored: what the averaged student is shown (on its own tokens in a span task)."""
     models = e.teacher_set(repeat)
-    made = {split: torch.stack([teachers.logits_of(e.prepared, m, split) for m in models]).mean(0)
+    prepared = e.prepared_for(repeat)
+    made = {split: torch.stack([teachers.logits_of(prepared, m, split) for m in models]).mean(0)
             for split in ("validation", "test")}
-    found = {split: distil.metrics(e.prepared, split, logits) for split, logits in made.items()}
+    found = {split: distil.metrics(prepared, split, logits) for split, logits in made.items()}
     joint = replace(models[0], info={"parameters": sum_or_none(m.info.get("parameters") for m in models), "shape": {}},
                     before=None)
     return row(e, "ensemble", repeat, joint, test=found["test"], validation=found["validation"],
-               recalls=recalls(e, made["test"]), model="mean of logits")
+               said=made["test"], model="mean of logits")
+
+
+def floors(e: Experiment, repeat: int) -> list[dict]:
+    """What any model must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+    return floor_rows(e.prepared_for(repeat), e.task, {"repeat": repeat})
 
 
 def student_row(e: Experiment, repeat: int, variant: Variant | None, start: str = "plain") -> dict:

@@ -21,7 +21,7 @@ from mtkd.errors import KitError
 from mtkd.papers import domain_expertise_plans as plans
 from mtkd.papers import domain_expertise_recipes
 from mtkd.papers.domain_expertise_plans import OTHERS, SECTIONS, SWITCHES, Variant
-from mtkd.papers.experiments import finished_teacher, is_finished, optimisation, read_task, sizes, stages
+from mtkd.papers.experiments import Draws, finished_teacher, is_finished, optimisation, read_task, sizes, sound, stages
 from mtkd.prepare import Prepared, prepare
 from mtkd.recipes import Optimisation, Recipe
 from mtkd.store import tensors_load
@@ -33,7 +33,7 @@ BESIDE, STUDENT, DISTILLED = 100, 200, 201  # name them, so they stay as they ar
 
 
 @dataclass
-class Experiment:
+class Experiment(Draws):
     """The parameters of notebooks/domain_expertise.ipynb, and the models they ask for."""
 
     arm: str
@@ -63,6 +63,7 @@ class Experiment:
     vocab: int = 4000
     seed: int = 0
     task_options: dict = field(default_factory=dict)
+    weak_teachers: str = "stop"
     used: dict[str, dict] = field(default_factory=dict, repr=False)
     _made: dict = field(default_factory=dict, repr=False)
 
@@ -73,22 +74,30 @@ class Experiment:
 
     @cached_property
     def whole(self) -> Task:
-        return plans.check_task(self.arm, read_task(self.task, self.sizes, self.seed, self.protocol, self.task_options))
+        return plans.check_task(self.arm, read_task(self.task, self.protocol, self.task_options))
 
-    @cached_property
+    @property
     def loaded(self) -> Task:
-        return about(self.whole, self.questions) if self.questions else self.whole
+        """The first repeat's task: classes, metric and all splits but train are those of every repeat."""
+        return self.asked(self.repeats[0])
 
-    @cached_property
+    @property
     def prepared(self) -> Prepared:
-        """The task as the student reads it; every teacher gets its own tokeniser by `prepared.of`."""
-        return prepare(self.loaded, self.student, max_length=self.max_length, vocab=self.vocab)
+        return self.prepared_for(self.repeats[0])
 
-    @cached_property
-    def related(self) -> Prepared:
+    def asked(self, repeat: int) -> Task:
+        """A repeat's task; in the span arm, of its `questions` alone."""
+        return about(self.drawn(repeat), self.questions) if self.questions else self.drawn(repeat)
+
+    def read_by(self, task: Task) -> Prepared:
+        """The task as the student reads it; every teacher gets its own tokeniser by `of`."""
+        asked = about(task, self.questions) if self.questions else task
+        return prepare(asked, self.student, max_length=self.max_length, vocab=self.vocab)
+
+    def related(self, repeat: int) -> Prepared:
         """The questions that are left out, read by the student's tokeniser: the related task of the offline demo."""
-        task = about(self.whole, self.questions, others=True)
-        return Prepared(task, self.prepared.store, self.prepared.tokenizer, self.max_length, vocab_size=self.vocab)
+        task, own = about(self.drawn(repeat), self.questions, others=True), self.prepared_for(repeat)
+        return Prepared(task, own.store, own.tokenizer, self.max_length, vocab_size=self.vocab)
 
     # --- models ----------------------------------------------------------------------------------------------------
 
@@ -102,17 +111,19 @@ class Experiment:
 
     def model(self, name: str, repeat: int, number: int) -> Model:
         """A model by name, fine-tuned on the task with its own tokeniser; or a finished one, the same in every repeat."""
+        prepared = self.prepared_for(repeat)
         if is_finished(name):
-            return finished_teacher(self.prepared, name)
+            return finished_teacher(prepared, name)
         own = self.teacher_optimisation
         if number < len(self.teacher_lrs):
             own = replace(own, lr=self.teacher_lrs[number])
-        return distil.finetune(self.prepared.of(name), name, [self.seed_of(repeat, number)], own)[0]
+        return distil.finetune(prepared.of(name), name, [self.seed_of(repeat, number)], own)[0]
 
     def teacher(self, repeat: int, position: int) -> Model:
         key = (repeat, position)
         if key not in self._made:
-            self._made[key] = self.model(self.teachers[position], repeat, position)
+            made = self.model(self.teachers[position], repeat, position)
+            self._made[key] = sound(self.prepared_for(repeat), [made], self.weak_teachers)[0]
         return self._made[key]
 
     def teacher_set(self, repeat: int) -> list[Model]:
@@ -135,11 +146,10 @@ class Experiment:
     def starts(self) -> tuple[str, ...]:
         return ("plain", "tuned") if self.tuned_student else ("plain",)
 
-    def reads(self, start: str) -> Prepared:
+    def reads(self, repeat: int, start: str) -> Prepared:
         """The task as this student reads it."""
-        if start == "tuned" and self.tuned_student != OTHERS:
-            return self.prepared.of(self.tuned_student)
-        return self.prepared
+        prepared = self.prepared_for(repeat)
+        return prepared.of(self.tuned_student) if start == "tuned" and self.tuned_student != OTHERS else prepared
 
     def student_name(self, start: str) -> str:
         return self.tuned_student if start == "tuned" and self.tuned_student != OTHERS else self.student
@@ -153,8 +163,8 @@ class Experiment:
         seed = self.seed_of(repeat, STUDENT)
         before = None
         if start == "tuned" and self.tuned_student == OTHERS:
-            before = distil.undistilled(self.related, self.student, self.student_optimisation, seed)
-        return distil.undistilled(self.reads(start), self.student_name(start), self.student_optimisation, seed, before)
+            before = distil.undistilled(self.related(repeat), self.student, self.student_optimisation, seed)
+        return distil.undistilled(self.reads(repeat, start), self.student_name(start), self.student_optimisation, seed, before)
 
     def recipe(self, variant: Variant) -> Recipe:
         """The recipe of a student: the run's parameters, then what the variant changes."""
@@ -175,7 +185,7 @@ class Experiment:
     def distill(self, repeat: int, variant: Variant, start: str = "plain") -> Model:
         """A student; as many steps on labels alone where the variant is the control "plain_ce"."""
         fine, seed = self.finetuned_student(repeat, start), self.seed_of(repeat, DISTILLED)
-        name, prepared = self.student_name(start), self.reads(start)
+        name, prepared = self.student_name(start), self.reads(repeat, start)
         if variant.name == "plain_ce":
             return distil.undistilled(prepared, name, self.distil_optimisation, seed, fine)
         return distil.distill(prepared, self.teacher_set(repeat), name, self.recipe(variant), seed, start=fine)
@@ -187,16 +197,15 @@ class Experiment:
 
     # --- what they say -----------------------------------------------------------------------------------------------
 
-    def logits(self, model: Model, split: str, prepared: Prepared | None = None) -> torch.Tensor:
+    def logits(self, model: Model, split: str, prepared: Prepared) -> torch.Tensor:
         """A model's logits on a split in the model's own units: samples, or its own tokens."""
         if model.metrics:
             return model.logits(split)
-        path = teachers.score(prepared or self.prepared, model, split).folder / "logits.safetensors"
-        return tensors_load(path)["logits"]
+        return tensors_load(teachers.score(prepared, model, split).folder / "logits.safetensors")["logits"]
 
-    def scores(self, model: Model, split: str, prepared: Prepared | None = None) -> dict[str, float]:
-        own = (prepared or self.prepared).of(model)
-        return model.metrics.get(split) or distil.metrics(own, split, self.logits(model, split))
+    def scores(self, model: Model, split: str, prepared: Prepared) -> dict[str, float]:
+        own = prepared.of(model)
+        return model.metrics.get(split) or distil.metrics(own, split, self.logits(model, split, prepared))
 
     def count(self, *models: Model) -> None:
         """Put models on the bill, with the stages they started from."""
@@ -240,5 +249,5 @@ def from_parameters(p: dict) -> Experiment:
         **{name: tuple(p[name]) for name in ("repeats", "sections", "temperatures", "also_finetuned", "teacher_lrs")},
         **{name: p[name] for name in ("alpha", "several", "none", "ties", "random_per", "fit_split", "camkd_combine",
                                       "tuned_student", "questions", "protocol", "max_length", "vocab", "seed",
-                                      "task_options")},
+                                      "task_options", "weak_teachers")},
     )

@@ -38,12 +38,13 @@ def experts_table(experiment: Experiment) -> pd.DataFrame:
 def followed(experiment: Experiment, repeat: int, split: str = "train") -> pd.DataFrame:
     """One line per sample of a split: its class, what happened (one, several or no expert), and who is followed."""
     rule, names = rule_of(experiment, repeat), experiment.teacher_names
-    said = torch.stack([teachers.logits_of(experiment.prepared, m, split) for m in experiment.teacher_set(repeat)], dim=1)
+    prepared = experiment.prepared_for(repeat)
+    said = torch.stack([teachers.logits_of(prepared, m, split) for m in experiment.teacher_set(repeat)], dim=1)
     predictions = said.argmax(-1)                                                            # [n, T]
     weights = experts.choose(predictions, rule["best"], rule["accuracy"], experiment.several, experiment.none)
     matched = (rule["best"][predictions] == torch.arange(len(names))).sum(-1)
     case = np.array([NONE, ONE, SEVERAL])[matched.clamp(max=2).numpy()]
-    labels = experiment.loaded.splits[split].labels
+    labels = experiment.drawn(repeat).splits[split].labels
     frame = pd.DataFrame(weights.numpy(), columns=names)
     return frame.assign(**{"class": np.array(experiment.loaded.classes)[labels], "case": case,
                            "right": (predictions == torch.from_numpy(labels)[:, None]).float().mul(weights).sum(-1).numpy()})
@@ -72,7 +73,7 @@ def shares_over_steps(experiment: Experiment, repeat: int, window: int = 9) -> p
     The batches are those of the training: the loop draws them from the student's seed, and so does this.
     """
     frame, names = followed(experiment, repeat), experiment.teacher_names
-    weights, data = frame[names].to_numpy(), experiment.prepared.data("train")
+    weights, data = frame[names].to_numpy(), experiment.prepared_for(repeat).data("train")
     rng, opt = np.random.default_rng(experiment.seed_of(repeat, DISTILLED)), experiment.distil_optimisation
     steps = [weights[index].mean(0) for _ in range(opt.epochs) for index in plan(data, opt.batch_size, rng)]
     shares = pd.DataFrame(steps, columns=names)
@@ -87,10 +88,10 @@ def marked(experiment: Experiment, repeat: int, sample: int = 0) -> pd.DataFrame
     rows = [{"who": "the answer", "tokens": "", "marks": gold}]
     models = dict(zip(experiment.teacher_names, experiment.teacher_set(repeat)))
     for name, model in (models | {experiment.student: experiment.finetuned_student(repeat)}).items():
-        where = experiment.prepared.of(model).places("test")
+        where = experiment.prepared_for(repeat).of(model).places("test")
         part = slice(where.offsets[sample], where.offsets[sample + 1])
         mine = where.role[part] == 1
-        inside = experiment.logits(model, "test")[part].argmax(-1).numpy()[mine] == 1
+        inside = experiment.logits(model, "test", experiment.prepared_for(repeat))[part].argmax(-1).numpy()[mine] == 1
         found = spans.predicted_spans(inside, where.starts[part][mine], where.ends[part][mine])
         rows.append({"who": name, "tokens": str(mine.sum()), "marks": " / ".join(passage[a:b] for a, b in found)})
     return pd.DataFrame(rows).rename(columns={"marks": f"marks, asked for: {question}"})

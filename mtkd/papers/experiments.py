@@ -10,14 +10,16 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
-from mtkd import teachers
-from mtkd.evaluate import compute_metrics
+from mtkd import floors, rates, teachers
+from mtkd.errors import KitError
+from mtkd.evaluate import compute_metrics, pack_right
 from mtkd.papers.outcomes import sum_or_none
 from mtkd.prepare import Prepared
 from mtkd.recipes import Optimisation
-from mtkd.tasks import Task, load_task
+from mtkd.tasks import Task, load_task, subset
 from mtkd.teachers import Model
 
 STRIDE = 100_000  # seeds per repeat
@@ -72,11 +74,72 @@ def cost(model: Model, followed: Sequence[Model] = (), prepared: Prepared | None
     }
 
 
+def floor_rows(prepared: Prepared, name: str, replicate: dict[str, int]) -> list[dict]:
+    """A record's rows of both floors of a task called `name`; none for a span task, whose units are tokens."""
+    task, rows = prepared.task, []
+    for method in floors.FLOORS if task.kind != "span" else ():
+        said = {part: logits.numpy() for part, logits in floors.floor(prepared, method).items()}
+        found = {part: compute_metrics(said[part], task.splits[part].labels, task.metrics) for part in floors.PARTS}
+        rows.append({"arm": "floor", "task": name, "kind": "floor", "method": method, **replicate, "metric": task.metric,
+                     "score": found["test"][task.metric], "metrics": found["test"], "split": "test",
+                     "validation": found["validation"][task.metric], "n_test": len(task.splits["test"]),
+                     "n_train": len(task.splits["train"]), **answered(task, said["test"])})
+    return rows
+
+
 def answers(prepared: Prepared, model: Model, split: str) -> Tensor:
     """A model's logits [n, C] on a split: those stored when it was trained, else scored now. What lies in the folder of a
     finished teacher is not read: it may be of another run's samples."""
     stored = "seconds" in model.info and (model.folder / f"logits-{split}.safetensors").is_file()
     return model.logits(split) if stored else teachers.logits_of(prepared, model, split)
+
+
+def answered(task: Task, logits: np.ndarray | Tensor, split: str = "test") -> dict:
+    """The part of a row that says what a model answered, from its logits [n, C] on a split: right, which items were right
+    (evaluate.pack_right; None without classes per item), and one_answer, whether it gave the same answer to all."""
+    logits = np.asarray(logits)
+    if task.kind == "span":
+        return {"right": None, "one_answer": bool(np.ptp(logits.argmax(-1)) == 0)}
+    if task.regression:
+        return {"right": None, "one_answer": bool(np.ptp(logits) == 0)}
+    said = logits.argmax(-1)
+    return {"right": pack_right(said == task.splits[split].labels), "one_answer": bool(np.ptp(said) == 0)}
+
+
+def sound(prepared: Prepared, models: Sequence[Model], weak: str = "stop") -> list[Model]:
+    """The teachers as they are given, if each has learned something: on validation it gives more than one answer and is better
+    than the class most frequent in train. Else KitError, before anybody learns from it; weak="mark" lets it pass, and tables
+    mark it.
+
+    Raises KitError too for another value of weak.
+    """
+    if weak not in ("stop", "mark"):
+        raise KitError(f"weak_teachers is {weak!r}; there are stop, mark.")
+    task = prepared.task
+    if weak == "mark" or task.kind == "span":
+        return list(models)
+    labels, metric = task.splits["validation"].labels, task.metric
+    least = compute_metrics(floors.majority(task)["validation"], labels, (metric,))[metric]
+    for model in models:
+        said = answers(prepared, model, "validation").numpy()
+        score = compute_metrics(said, labels, (metric,))[metric]
+        one = answered(task, said, "validation")["one_answer"]
+        if one or score <= least:
+            what = "gives the same answer to every validation sample" if one else (
+                f"is no better on validation ({metric} {score:.3f}) than the most frequent class ({least:.3f})")
+            rate = model.info.get("lr")
+            tried = f" It was trained at the learning rate {rate:g}; {advice(model.name, rate)}" if rate else ""
+            raise KitError(f"the teacher {model.name} {what}, so there is nothing to learn from it.{tried} To go on all the "
+                           "same: weak_teachers mark.")
+    return list(models)
+
+
+def advice(name: str, rate: float) -> str:
+    """What to try with a model that has learned nothing at this rate."""
+    fits = rates.fitted(name) if "of teacher" not in name else rate
+    if rate > 3 * fits or rate < fits / 3:
+        return f"try {fits:g}, which fits this model (a learning rate of 0 lets the kit choose)."
+    return "try more epochs or more training data, a longer max_length, or the encoder mean-pooled (NAME + mean)."
 
 
 def measured(prepared: Prepared, model: Model) -> Model:
@@ -89,10 +152,10 @@ def measured(prepared: Prepared, model: Model) -> Model:
     return replace(model, info={**model.info, "metrics": found})
 
 
-def read_task(name: str, sizes: dict[str, int], seed: int, protocol: str, options: dict) -> Task:
-    """A task by name, cut to `sizes`; `protocol` goes to the loaders that have one."""
+def read_task(name: str, protocol: str, options: dict) -> Task:
+    """A task by name, whole; `protocol` goes to the loaders that have one."""
     own = {"protocol": protocol} if name.startswith(("glue/", "tweet_eval/")) else {}
-    return load_task(name, limit=sizes or None, seed=seed, **{**own, **options})
+    return load_task(name, **{**own, **options})
 
 
 def optimisation(p: dict, epochs: int, lr: float) -> Optimisation:
@@ -110,13 +173,48 @@ def sizes(p: dict, prefix: str = "") -> dict[str, int]:
     return {part: p[f"{prefix}{part}_size"] for part in ("train", "validation", "test") if p[f"{prefix}{part}_size"]}
 
 
-class Repeats:
-    """Mixed into the dataclass of an experiment whose replicate is a repeat, with the fields task, teachers, repeats, sizes,
-    protocol, seed, task_options and `used` (key of a model on the bill to what was measured of it)."""
+class Draws:
+    """Mixed into the dataclass of an experiment, with the fields task, sizes, protocol, seed and task_options: a task for
+    every replicate. A replicate has a training subset of its own; validation and test are the same for all."""
 
     @cached_property
+    def whole(self) -> Task:
+        return read_task(self.task, self.protocol, self.task_options)
+
+    @cached_property
+    def _drawn(self) -> dict[int, Task]:
+        return {}
+
+    def drawn(self, replicate: int) -> Task:
+        """The task with the training subset of this replicate (all of them alike where `train_size` keeps all)."""
+        if replicate not in self._drawn:
+            self._drawn[replicate] = subset(self.whole, self.sizes or None, seed=self.seed, replicate=replicate)
+        return self._drawn[replicate]
+
+    @cached_property
+    def _prepared(self) -> dict[int, Prepared]:
+        return {}
+
+    def prepared_for(self, replicate: int) -> Prepared:
+        """A replicate's task as the student reads it (`read_by` says how); other models get theirs by its `of`."""
+        if replicate not in self._prepared:
+            self._prepared[replicate] = self.read_by(self.drawn(replicate))
+        return self._prepared[replicate]
+
+
+class Repeats(Draws):
+    """`Draws` where the replicate is a repeat, with the further fields teachers, repeats and `used` (key of a model on the
+    bill to what was measured of it)."""
+
+    @property
     def loaded(self) -> Task:
-        return read_task(self.task, self.sizes, self.seed, self.protocol, self.task_options)
+        """The first repeat's task: classes, metric and all splits but train are those of every repeat."""
+        return self.drawn(self.repeats[0])
+
+    @property
+    def prepared(self) -> Prepared:
+        """The first repeat's task as the student reads it."""
+        return self.prepared_for(self.repeats[0])
 
     @property
     def everyone(self) -> tuple[int, ...]:

@@ -57,6 +57,8 @@ def rows_frame(layout: Layout, records: list[dict], every: bool = False) -> pd.D
         same = {k: v for k, v in (record.get("parameters") or {}).items() if k not in layout.may_differ}
         setting = text_hash(canonical(same))[:12]
         for row in record.get("rows", []):
+            if row.get("kind") == "floor":  # what any model must beat has a table of its own, mtkd/papers/floor_table.py
+                continue
             flat = {name: row.get(name) for name in layout.plain}
             flat |= {name: float((row.get("time") or {}).get(name) or 0.0) for name in TIMES}
             flat |= {name: make(row.get(name)) for name, make in layout.convert.items()}

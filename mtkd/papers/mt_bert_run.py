@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
+
+import numpy as np
 
 from mtkd import distil
 from mtkd.cofinetune import cofinetune
@@ -18,19 +20,23 @@ from mtkd.papers import mt_bert_checks as check
 from mtkd.papers import mt_bert_recipes as make_recipe
 from mtkd.papers.experiments import (
     Repeats,
+    answered,
     answers,
     cost,
     finished_teacher,
+    floor_rows,
     is_finished,
     measured,
     optimisation,
     sizes,
+    sound,
     source_name,
 )
 from mtkd.papers.mt_bert_plans import Plan, plans
 from mtkd.papers.mt_bert_scores import SECTIONS
 from mtkd.prepare import Prepared, prepare
 from mtkd.recipes import CoFinetuned, Optimisation, Recipe
+from mtkd.tasks import Task
 from mtkd.teachers import Model
 
 CHANGES = {"no_weighting": {"weighting": False}, "no_hidden": {"hidden": 0.0}, "no_distillation": {"distillation": 0.0},
@@ -66,8 +72,9 @@ class Experiment(Repeats):
     controls: bool = True
     seed: int = 0
     task_options: dict = field(default_factory=dict)
+    weak_teachers: str = "stop"
     _sets: dict = field(default_factory=dict, repr=False)
-    _finished: dict[int, Model] = field(default_factory=dict, repr=False)
+    _finished: dict[tuple[int, int], Model] = field(default_factory=dict, repr=False)
     used: dict[str, dict] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
@@ -75,20 +82,20 @@ class Experiment(Repeats):
         for name in ("student_from", "baseline_teacher"):
             setattr(self, name, getattr(self, name) % len(self.teachers))
 
-    @cached_property
-    def prepared(self) -> Prepared:
+    def read_by(self, task: Task) -> Prepared:
         """The task as the student reads it: with the tokeniser of the teacher that it comes from. All training asks for it, so
         depths that do not fit are refused here."""
         check.depths(self)
-        return prepare(self.loaded, source_name(self.teachers[self.student_from]), max_length=self.max_length, vocab=self.vocab)
+        return prepare(task, source_name(self.teachers[self.student_from]), max_length=self.max_length, vocab=self.vocab)
 
     # --- teachers --------------------------------------------------------------------------------------------------
 
-    def finished(self, position: int) -> Model | None:
+    def finished(self, repeat: int, position: int) -> Model | None:
         """A teacher that needs no training: a folder ("finished:PATH") or a table of logits; None for any other."""
-        if position not in self._finished and is_finished(self.teachers[position]):
-            self._finished[position] = finished_teacher(self.prepared, self.teachers[position])  # read and hashed once
-        return self._finished.get(position)
+        key = (repeat, position)
+        if key not in self._finished and is_finished(self.teachers[position]):  # read and hashed once
+            self._finished[key] = finished_teacher(self.prepared_for(repeat), self.teachers[position])
+        return self._finished.get(key)
 
     def teacher_set(self, repeat: int, positions: tuple[int, ...], joint: bool = True, pooler: str = "") -> dict[int, Model]:
         """Teachers by position: co-finetuned as one set, or (joint=False) each one on a pooler and head of its own. A teacher
@@ -96,15 +103,16 @@ class Experiment(Repeats):
         pooler = pooler or self.pooler
         key = (repeat, positions, joint, pooler)
         if key not in self._sets:
-            found = {p: model for p in positions if (model := self.finished(p)) is not None}
+            prepared = self.prepared_for(repeat)
+            found = {p: model for p in positions if (model := self.finished(repeat, p)) is not None}
             fresh = [p for p in positions if p not in found]
             for group in ([fresh] if joint else [[p] for p in fresh]):
                 if group:
                     seeds = [self.teacher_seed(repeat, p) for p in group]
                     seed = seeds[0] if len(group) == 1 else self.teacher_seed(repeat)
                     names, how = [self.teachers[p] for p in group], CoFinetuned(pooler, self.query_size)
-                    found |= dict(zip(group, cofinetune(self.prepared, names, how, seed, self.teacher_optimisation, seeds)))
-            self._sets[key] = {p: found[p] for p in positions}
+                    found |= dict(zip(group, cofinetune(prepared, names, how, seed, self.teacher_optimisation, seeds)))
+            self._sets[key] = dict(zip(positions, sound(prepared, [found[p] for p in positions], self.weak_teachers)))
         return self._sets[key]
 
     # --- students --------------------------------------------------------------------------------------------------
@@ -116,10 +124,10 @@ class Experiment(Repeats):
 
     def reads(self, plan: Plan) -> Prepared:
         """The task in the tokens of the student's source."""
+        prepared = self.prepared_for(plan.repeat)
         if plan.source == self.student_from:
-            return self.prepared
-        finished = self.finished(plan.source)
-        return self.prepared.of(finished or self.teachers[plan.source])
+            return prepared
+        return prepared.of(self.finished(plan.repeat, plan.source) or self.teachers[plan.source])
 
     def set_of(self, plan: Plan) -> dict[int, Model]:
         """The teachers that a plan's student follows or starts from, by position."""
@@ -130,7 +138,7 @@ class Experiment(Repeats):
         None where that one was finished elsewhere and has none of the kit's, or new ones are asked for."""
         models = self.set_of(plan)
         members = (plan.source, *reversed(plan.members)) if plan.fixed else (plan.source,)
-        fresh = [p for p in members if p in models and self.finished(p) is None]
+        fresh = [p for p in members if p in models and self.finished(plan.repeat, p) is None]
         return models[fresh[0]] if fresh and self.student_head == "shared" else None
 
     def make(self, plan: Plan) -> Model:
@@ -174,34 +182,41 @@ class Experiment(Repeats):
 
     # --- rows ------------------------------------------------------------------------------------------------------
 
-    def row(self, plan: Plan, model: Model, followed: list[Model]) -> dict:
-        metric, store = self.loaded.metric, self.prepared.store.folder
+    def row(self, plan: Plan, model: Model, followed: list[Model], said: np.ndarray | None = None) -> dict:
+        """One line of the record; said: the logits on test where they are not the model's own."""
+        prepared = self.prepared_for(plan.repeat)
+        metric, store = self.loaded.metric, prepared.store.folder
+        said = answers(self.reads(plan), model, "test") if said is None else said
         inside = model.folder.is_relative_to(store) and plan.kind != "ensemble"
         return {
             "arm": plan.arm, "task": self.task, "kind": plan.kind, "method": plan.method, "variant": plan.variant or None,
             "repeat": plan.repeat, "layers": plan.depth or None, "teachers": [self.teachers[p] for p in plan.members],
             "model": model.name, "metric": metric, "score": model.metrics["test"][metric], "metrics": model.metrics["test"],
             "split": "test", "validation": model.metrics["validation"][metric], "n_test": len(self.loaded.splits["test"]),
-            **cost(model, followed, self.prepared),
+            **answered(self.loaded, said), **cost(model, followed, prepared),
             "folder": str(model.folder.relative_to(store)) if inside else None,  # of a set: the member's own
         }
 
     def teacher_rows(self, repeat: int) -> Iterator[dict]:
         """Every teacher from the set of all and on its own, and the mean of the set's logits."""
-        task = self.loaded
+        task, prepared = self.loaded, self.prepared_for(repeat)
         for joint, method in ((True, "cofinetuned"), (False, "independent")):
-            models = {p: measured(self.prepared, m) for p, m in self.teacher_set(repeat, self.everyone, joint).items()}
+            models = {p: measured(prepared, m) for p, m in self.teacher_set(repeat, self.everyone, joint).items()}
             self.count(*models.values())
             for p, model in models.items():
                 plan = Plan("teachers", method, repeat, model.shape.get("layers", 0), (p,), p, kind="teacher")
                 yield self.row(plan, model, [])
-            logits = {part: ensemble_logits([answers(self.prepared, m, part).numpy() for m in models.values()])
+            logits = {part: ensemble_logits([answers(prepared, m, part).numpy() for m in models.values()])
                       for part in ("validation", "test")}
             scores = {part: compute_metrics(z, task.splits[part].labels, task.metrics) for part, z in logits.items()}
             mean = Model(next(iter(models.values())).folder, "mean of logits", "", {"metrics": scores})
             plan = Plan("teachers", method, repeat, 0, self.everyone, self.student_from, kind="ensemble")
             size = sum(m.info.get("parameters") or 0 for m in models.values())
-            yield {**self.row(plan, mean, []), "parameters": size or None}
+            yield {**self.row(plan, mean, [], logits["test"]), "parameters": size or None}
+
+    def floor_rows(self, repeat: int) -> list[dict]:
+        """What any model must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+        return floor_rows(self.prepared_for(repeat), self.task, {"repeat": repeat})
 
     def student_row(self, plan: Plan) -> dict:
         model = self.make(plan)
@@ -240,4 +255,5 @@ def from_parameters(p: dict) -> Experiment:
         weights={name: p[f"{name}_weight"] for name in ("task", "distillation", "hidden")},
         pkd={"how": p["pkd_layers"], "alpha": p["pkd_alpha"], "temperature": p["pkd_temperature"], "beta": p["pkd_beta"]},
         sizes=sizes(p), protocol=p["protocol"], max_length=p["max_length"], vocab=p["vocab"], repeats=tuple(p["repeats"]),
-        sections=tuple(p["sections"]), controls=p["controls"], seed=p["seed"], task_options=p["task_options"])
+        sections=tuple(p["sections"]), controls=p["controls"], seed=p["seed"], task_options=p["task_options"],
+        weak_teachers=p["weak_teachers"])

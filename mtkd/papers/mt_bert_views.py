@@ -59,8 +59,8 @@ def alignment_figure(experiment: Experiment, text: str) -> Exhibit:
 
 
 def looked_at(experiment: Experiment, model: Model, text: str) -> pd.Series:
-    """The pooler's weight on every token of a text, by one finished teacher or student; they sum to 1. Empty for a model
-    without a pooler of the kit's own (a teacher made elsewhere)."""
+    """The pooler's weight on every token of a text, by one finished teacher or student of the first repeat; they sum to 1.
+    Empty for a model without a pooler of the kit's own (a teacher made elsewhere)."""
     if not (model.folder / "head.json").is_file():
         return pd.Series(dtype=float)
     prepared = experiment.prepared.of(model)
@@ -79,8 +79,9 @@ def sample_weights(experiment: Experiment, repeat: int, split: str = "train") ->
     Columns teacher, sample, weight, says ("right" or "wrong").
     """
     models = experiment.teacher_set(repeat, experiment.everyone)
-    labels = torch.from_numpy(experiment.prepared.data(split).labels)
-    logits = torch.stack([teachers.logits_of(experiment.prepared, model, split) for model in models.values()], 1)
+    prepared = experiment.prepared_for(repeat)
+    labels = torch.from_numpy(prepared.data(split).labels)
+    logits = torch.stack([teachers.logits_of(prepared, model, split) for model in models.values()], 1)
     weights, right = inverse_loss(teacher_losses(logits, labels)), logits.argmax(-1) == labels[:, None]
     names = [short_name(experiment.teachers[p]) for p in models]
     return pd.DataFrame({

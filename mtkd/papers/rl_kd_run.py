@@ -27,6 +27,7 @@ from mtkd.papers.rl_kd_recipes import FIXED, READ, Loss
 from mtkd.papers.rl_kd_scores import AGAIN, CONTROLS, ENSEMBLES, SECTIONS, short_name
 from mtkd.policy import Policy
 from mtkd.prepare import Prepared, prepare
+from mtkd.rates import settled
 from mtkd.recipes import Optimisation, Recipe
 from mtkd.selection import Primary, Selection
 from mtkd.tasks import Task
@@ -58,6 +59,7 @@ class Experiment(experiments.Repeats):
     controls: tuple[str, ...] = tuple(CONTROLS)
     seed: int = 0
     task_options: dict = field(default_factory=dict)
+    weak_teachers: str = "stop"
     _made: dict = field(default_factory=dict, repr=False)
     used: dict[str, dict] = field(default_factory=dict, repr=False)
 
@@ -75,31 +77,32 @@ class Experiment(experiments.Repeats):
             raise KitError(f"repeats must be different numbers, at least one, and are {list(self.repeats)}.")
 
     @cached_property
-    def loaded(self) -> Task:
+    def whole(self) -> Task:
         """The task; KitError, before anything is trained, where it is none that a policy can choose teachers for."""
-        task = experiments.read_task(self.task, self.sizes, self.seed, self.protocol, self.task_options)
+        task = experiments.read_task(self.task, self.protocol, self.task_options)
         if task.regression or task.kind not in ("text", "pair"):
             raise KitError(f"a policy chooses among teachers that classify texts, and the task {self.task} is another.")
         return task
 
-    @cached_property
-    def prepared(self) -> Prepared:
-        """The task as the first student reads it; everyone else gets a tokeniser of its own by `prepared.of`."""
-        return prepare(self.loaded, self.students[0], max_length=self.max_length, vocab=self.vocab)
+    def read_by(self, task: Task) -> Prepared:
+        """The task as the first student reads it; everyone else gets a tokeniser of its own by `of`."""
+        return prepare(task, self.students[0], max_length=self.max_length, vocab=self.vocab)
 
     # --- teachers --------------------------------------------------------------------------------------------------
 
     def teacher(self, repeat: int, position: int) -> Model:
         """A teacher: fine-tuned in each way of `teacher_optimisations`, the best on validation kept; or a finished one, a
         folder ("finished:PATH") or a table of logits."""
-        name, place = self.teachers[position], (repeat, position)
+        name, place, prepared = self.teachers[position], (repeat, position), self.prepared_for(repeat)
         if place not in self._made and experiments.is_finished(name):
-            self._made[place] = experiments.finished_teacher(self.prepared, name)
+            found = experiments.finished_teacher(prepared, name)
+            self._made[place] = experiments.sound(prepared, [found], self.weak_teachers)[0]
         elif place not in self._made:
-            tried = [distil.finetune(self.prepared.of(name), name, [self.teacher_seed(*place)], way)[0]
+            tried = [distil.finetune(prepared.of(name), name, [self.teacher_seed(*place)], way)[0]
                      for way in self.teacher_optimisations]
             self.count(*tried)
-            self._made[place] = experiments.best(tried, self.loaded.metric)
+            found = experiments.best(tried, self.loaded.metric)
+            self._made[place] = experiments.sound(prepared, [found], self.weak_teachers)[0]
         return self._made[place]
 
     def teacher_set(self, repeat: int) -> list[Model]:
@@ -107,10 +110,11 @@ class Experiment(experiments.Repeats):
 
     def said(self, repeat: int, split: str) -> Tensor:
         """The logits of all teachers on a split, [n, K, C], in the order of its samples."""
-        return torch.stack([teachers.logits_of(self.prepared, model, split) for model in self.teacher_set(repeat)], dim=1)
+        prepared = self.prepared_for(repeat)
+        return torch.stack([teachers.logits_of(prepared, model, split) for model in self.teacher_set(repeat)], dim=1)
 
-    def labels(self, split: str) -> Tensor:
-        return torch.from_numpy(self.loaded.splits[split].labels)
+    def labels(self, split: str, repeat: int) -> Tensor:
+        return torch.from_numpy(self.drawn(repeat).splits[split].labels)
 
     def ensemble(self, repeat: int, method: str, split: str) -> Tensor:
         """The logits [n, C] of the teachers joined by one of rl_kd_scores.ENSEMBLES, fitted where its weights are learned."""
@@ -124,12 +128,12 @@ class Experiment(experiments.Repeats):
         selection = FIXED[method]
         if isinstance(selection, ensembles.Fixed):
             selection = replace(selection, _learned={})
-            selection.fit(TeacherBatch(self.said(repeat, selection.fit_split)), self.labels(selection.fit_split))
+            selection.fit(TeacherBatch(self.said(repeat, selection.fit_split)), self.labels(selection.fit_split, repeat))
         return selection
 
     def best_teacher(self, repeat: int) -> int:
         """The position of the teacher that is the best model on validation, among equals the first."""
-        return int(accuracies(self.said(repeat, "validation"), self.labels("validation")).argmax())
+        return int(accuracies(self.said(repeat, "validation"), self.labels("validation", repeat)).argmax())
 
     # --- students --------------------------------------------------------------------------------------------------
 
@@ -139,7 +143,7 @@ class Experiment(experiments.Repeats):
 
     def make(self, plan: Plan) -> Model:
         """The student of a plan, from the store or trained now."""
-        prepared, seed, name = self.prepared.of(plan.student), self.student_seed(plan.repeat), plan.student
+        prepared, seed, name = self.prepared_for(plan.repeat).of(plan.student), self.student_seed(plan.repeat), plan.student
         if not plan.members:
             fine = distil.undistilled(prepared, name, self.student_optimisation, seed)
             return distil.undistilled(prepared, name, self.rl_optimisation, seed, fine) if plan.variant == "plain_ce" else fine
@@ -184,14 +188,15 @@ class Experiment(experiments.Repeats):
                 "teachers": [self.teachers[p] for p in plan.members], "model": model.name if model else plan.method,
                 "metric": metric, "score": found[metric], "metrics": found, "split": split, "validation": validation,
                 "n_test": len(self.loaded.splits[split]),
-                "lr": self.student_optimisation.lr if plan.student else None,
+                "lr": settled(self.student_optimisation, plan.student).lr if plan.student else None,
                 "temperature": self.loss.temperature if distilled else None,
                 "alpha": self.loss.alpha if distilled else None,
                 "gamma": self.policy.gamma if plan.method == "rl" and distilled and reward_of(plan) == 3 else None,
                 "epochs": self.epochs(plan) if plan.student else None,
                 "curve": model.info.get("history", {}).get("validation") if model else None,
                 "policy": written_down(experiments.stages(model)),
-            } | (experiments.cost(model, followed, self.prepared) if model else NO_MODEL) | known
+            } | experiments.answered(self.loaded, said(split), split) | (
+                experiments.cost(model, followed, self.prepared_for(plan.repeat)) if model else NO_MODEL) | known
 
     def epochs(self, plan: Plan) -> int:
         """How often the student has seen the training data."""
@@ -205,7 +210,7 @@ class Experiment(experiments.Repeats):
         """Every teacher on its own, and every ensemble that can be asked about new samples."""
         for position, model in enumerate(self.teacher_set(repeat)):
             plan = Plan("teachers", "single", repeat, "", (position,), kind="teacher")
-            yield from self.rows(plan, partial(experiments.answers, self.prepared, model), model)
+            yield from self.rows(plan, partial(experiments.answers, self.prepared_for(repeat), model), model)
         for method in ENSEMBLES:
             plan = Plan("teachers", method, repeat, "", self.everyone, kind="ensemble")
             learned = self.fitted(repeat, method).state().get("weights")
@@ -215,7 +220,11 @@ class Experiment(experiments.Repeats):
     def student_rows(self, plan: Plan) -> Iterator[dict]:
         model = self.make(plan)
         self.count(model)
-        yield from self.rows(plan, partial(experiments.answers, self.prepared, model), model)
+        yield from self.rows(plan, partial(experiments.answers, self.prepared_for(plan.repeat), model), model)
+
+    def floor_rows(self, repeat: int) -> list[dict]:
+        """What any model must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+        return experiments.floor_rows(self.prepared_for(repeat), self.task, {"repeat": repeat})
 
     def result_rows(self, repeat: int, *sections: str) -> Iterator[dict]:
         """Rows of the students of the given sections, or of all."""
@@ -240,10 +249,10 @@ def from_parameters(p: dict) -> Experiment:
         "dev_size", "dev_every")})
     return Experiment(
         task=p["task"], teachers=tuple(p["teachers"]), students=tuple(p["students"]),
-        teacher_optimisations=tuple(optimise(p["teacher_epochs"], lr) for lr in p["teacher_lrs"]),
+        teacher_optimisations=tuple(optimise(p["teacher_epochs"], lr) for lr in p["teacher_lrs"] or (0.0,)),
         student_optimisation=optimise(p["student_epochs"], p["student_lr"]),
         policy_optimisation=replace(optimise(p["policy_epochs"], p["student_lr"]), keep="last"),
         rl_optimisation=optimise(p["rl_epochs"], p["student_lr"]),
         loss=Loss(p["alpha"], p["temperature"], p["t_squared"]), policy=policy, sizes=experiments.sizes(p),
         repeats=tuple(p["repeats"]), sections=tuple(p["sections"]), controls=tuple(p["controls"]),
-        **{name: p[name] for name in ("protocol", "max_length", "vocab", "seed", "task_options")})
+        **{name: p[name] for name in ("protocol", "max_length", "vocab", "seed", "task_options", "weak_teachers")})

@@ -27,14 +27,14 @@ def names_of(experiment: Experiment) -> list[str]:
 
 def disputed(experiment: Experiment, repeat: int) -> int:
     """The number of the first training sample on which some teachers are right and some are wrong."""
-    right = experiment.said(repeat, "train").argmax(-1) == experiment.labels("train")[:, None]
+    right = experiment.said(repeat, "train").argmax(-1) == experiment.labels("train", repeat)[:, None]
     return int((right.any(1) & ~right.all(1)).int().argmax())
 
 
 def one_state(experiment: Experiment, repeat: int, number: int) -> pd.DataFrame:
     """The parts of F(s) that teachers give for one training sample: their probability of each class and their loss."""
     logits = experiment.said(repeat, "train")[number : number + 1]
-    ce = teacher_losses(logits, experiment.labels("train")[number : number + 1])[0]
+    ce = teacher_losses(logits, experiment.labels("train", repeat)[number : number + 1])[0]
     frame = pd.DataFrame(logits[0].softmax(-1).numpy(), names_of(experiment), list(experiment.loaded.classes)).round(2)
     return frame.assign(cross_entropy=ce.numpy().round(2))
 
@@ -51,7 +51,7 @@ def knowledge(experiment: Experiment, repeat: int) -> pd.DataFrame:
     among them would score. Columns split, teacher, accuracy, only this one."""
     table = []
     for split in ("train", "test"):
-        right = experiment.said(repeat, split).argmax(-1) == experiment.labels(split)[:, None]           # [n, K]
+        right = experiment.said(repeat, split).argmax(-1) == experiment.labels(split, repeat)[:, None]           # [n, K]
         for position, name in enumerate(names_of(experiment)):
             alone = right[:, position] & (right.sum(1) == 1)
             table.append({"split": split, "teacher": name, "accuracy": right[:, position].float().mean().item(),
@@ -76,7 +76,7 @@ def agreement_figure(experiment: Experiment, repeat: int) -> Exhibit:
 def what_rewards_pay(experiment: Experiment, student: Model, repeat: int) -> pd.DataFrame:
     """Each teacher as a model on the training data, and the mean reward if it alone were selected everywhere, the student
     being as it is. Columns teacher, accuracy, entropy (of its predictions), pre-training, reward 1, reward 2."""
-    prepared, labels, loss = experiment.prepared, experiment.labels("train"), experiment.loss
+    prepared, labels, loss = experiment.prepared_for(repeat), experiment.labels("train", repeat), experiment.loss
     said, mine = experiment.said(repeat, "train"), teachers.logits_of(prepared, student, "train")
     ce, table = losses.cross_entropy(mine, labels), []
     scaled = loss.t_squared and experiment.policy.reward_scale == "loss"
@@ -96,9 +96,9 @@ def what_rewards_pay(experiment: Experiment, student: Model, repeat: int) -> pd.
 def whom(experiment: Experiment, student: Model, repeat: int) -> pd.DataFrame:
     """Whom a finished policy would follow on every training sample. Columns teacher, sample, probability, and whether that
     teacher is right there ("right" or "wrong")."""
-    prepared = experiment.prepared
+    prepared = experiment.prepared_for(repeat)
     _, p = episodes.look(prepared, experiment.teacher_set(repeat), experiment.policy, student)
-    right = experiment.said(repeat, "train").argmax(-1) == experiment.labels("train")[:, None]
+    right = experiment.said(repeat, "train").argmax(-1) == experiment.labels("train", repeat)[:, None]
     n, names = len(p), names_of(experiment)
     return pd.DataFrame({"teacher": np.tile(names, n), "sample": np.repeat(np.arange(n), len(names)),
                          "probability": p.flatten().numpy(), "says": np.where(right.flatten().numpy(), "right", "wrong")})

@@ -15,7 +15,7 @@ import numpy as np
 from mtkd import distil, recipes
 from mtkd.errors import KitError
 from mtkd.evaluate import compute_metrics, ensemble_logits
-from mtkd.papers.experiments import STRIDE, cost, optimisation, read_task, sizes, stages
+from mtkd.papers.experiments import STRIDE, Draws, answered, cost, floor_rows, optimisation, read_task, sizes, sound, stages
 from mtkd.papers.seed_ensemble_plans import Plan, plans
 from mtkd.prepare import Augmentation, Prepared, Views, prepare
 from mtkd.recipes import Optimisation, Recipe
@@ -27,7 +27,7 @@ TERM_SETS = ("CE", "KD", "CE+KD", "CE+cos", "KD+cos", "CE+KD+cos")
 
 
 @dataclass
-class Experiment:
+class Experiment(Draws):
     """The parameters of notebooks/seed_ensemble.ipynb, and the models they ask for."""
 
     arm: str
@@ -54,6 +54,7 @@ class Experiment:
     pools: tuple[int, ...] = (0,)
     controls: bool = True
     task_options: dict = field(default_factory=dict)
+    weak_teachers: str = "stop"
     _pools: dict[int, list[Model]] = field(default_factory=dict, repr=False)
     used: dict[str, dict] = field(default_factory=dict, repr=False)
 
@@ -68,14 +69,22 @@ class Experiment:
             raise KitError("the tinybert arm needs an intermediate stage: set intermediate_epochs above 0.")
 
     @cached_property
-    def loaded(self) -> Task:
-        task = read_task(self.task, self.sizes, self.seed, self.protocol, self.task_options)
+    def whole(self) -> Task:
+        task = read_task(self.task, self.protocol, self.task_options)
         return replace(task, splits={**task.splits, "unlabelled": read_text(self.general_text)}) if self.general_text else task
 
-    @cached_property
-    def prepared(self) -> Prepared:
-        return prepare(self.loaded, self.teacher, max_length=self.max_length, vocab=self.vocab, views=self.views,
+    @property
+    def loaded(self) -> Task:
+        """The first pool's task: classes, metric and all splits but train are those of every pool."""
+        return self.drawn(self.pools[0])
+
+    def read_by(self, task: Task) -> Prepared:
+        return prepare(task, self.teacher, max_length=self.max_length, vocab=self.vocab, views=self.views,
                        augmentation=self.augmentation)
+
+    @property
+    def prepared(self) -> Prepared:
+        return self.prepared_for(self.pools[0])
 
     # --- seeds -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +106,9 @@ class Experiment:
     def teachers(self, pool: int) -> list[Model]:
         if pool not in self._pools:
             seeds = [self.teacher_seed(pool, i) for i in range(self.n_teachers)]
-            self._pools[pool] = distil.finetune(self.prepared, self.teacher, seeds, self.teacher_optimisation)
+            prepared = self.prepared_for(pool)
+            made = distil.finetune(prepared, self.teacher, seeds, self.teacher_optimisation)
+            self._pools[pool] = sound(prepared, made, self.weak_teachers)
         return self._pools[pool]
 
     @cached_property
@@ -123,23 +134,25 @@ class Experiment:
         return replace(made, teachers=recipes.Independent(control)) if control else made
 
     def distill(self, pool: int, plan: Plan, **changes) -> Model:
-        return distil.distill(self.prepared, self.teachers(pool), self.student, self.recipe(plan, **changes),
+        return distil.distill(self.prepared_for(pool), self.teachers(pool), self.student, self.recipe(plan, **changes),
                               self.student_seed(pool, plan), plan.repeat if self.augmentation.factor else 0, self.general)
 
     def undistilled(self, pool: int, plan: Plan) -> Model:
         """The student on gold labels alone, for as many epochs as all stages of the distillation together."""
         inner = self.intermediate_optimisation
         epochs = self.student_optimisation.epochs + (inner.epochs if inner else 0)
-        return distil.undistilled(self.prepared, self.student, replace(self.student_optimisation, epochs=epochs),
+        return distil.undistilled(self.prepared_for(pool), self.student, replace(self.student_optimisation, epochs=epochs),
                                   self.student_seed(pool, plan), self.general,
                                   "augmented" if self.arm == "tinybert" else "train")
 
     # --- rows ------------------------------------------------------------------------------------------------------
 
-    def row(self, kind: str, pool: int, model: Model, plan: Plan, variant: str | None = None) -> dict:
-        task, members = self.loaded, plan.members
+    def row(self, kind: str, pool: int, model: Model, plan: Plan, variant: str | None = None,
+            said: np.ndarray | None = None) -> dict:
+        """One line of the record; said: the logits on test where they are not the model's own."""
+        task, prepared, members = self.drawn(pool), self.prepared_for(pool), plan.members
         pool_models = self.teachers(pool) if members else []
-        split = self.prepared.name("augmented" if self.arm == "tinybert" else "train", plan.repeat)
+        split = prepared.name("augmented" if self.arm == "tinybert" else "train", plan.repeat)
         followed = [pool_models[i] for i in members] if self.follows(kind, variant) else []
         own = replace(model, before=None) if model.before is self.general else model  # made once for all, on nobody's bill
         self.used |= {m.key: m.info for m in [*stages(own), *pool_models] if kind != "ensemble"}
@@ -148,7 +161,7 @@ class Experiment:
             "primary": plan.primary, "repeat": plan.repeat, "variant": variant, "model": model.name, "metric": task.metric,
             "score": model.metrics["test"][task.metric], "metrics": model.metrics["test"], "split": "test",
             "validation": model.metrics["validation"][task.metric], "n_test": len(task.splits["test"]),
-        } | cost(own, followed, self.prepared, split)
+        } | answered(task, said if said is not None else model.logits("test")) | cost(own, followed, prepared, split)
 
     @staticmethod
     def follows(kind: str, variant: str | None) -> bool:
@@ -159,15 +172,19 @@ class Experiment:
         for i, model in enumerate(self.teachers(pool)):
             yield self.row("teacher", pool, model, Plan((i,), None))
 
+    def floor_rows(self, pool: int) -> list[dict]:
+        """What any model must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+        return floor_rows(self.prepared_for(pool), self.task, {"pool": pool})
+
     def ensemble_row(self, pool: int) -> dict:
         """All teachers of a pool voting with their mean logits: what the students try to match, scored."""
-        models, task = self.teachers(pool), self.loaded
-        scores = {split: compute_metrics(ensemble_logits([m.logits(split).numpy() for m in models]),
-                                         task.splits[split].labels, task.metrics) for split in ("validation", "test")}
+        models, task = self.teachers(pool), self.drawn(pool)
+        said = {split: ensemble_logits([m.logits(split).numpy() for m in models]) for split in ("validation", "test")}
+        scores = {split: compute_metrics(logits, task.splits[split].labels, task.metrics) for split, logits in said.items()}
         info = {**models[0].info, "metrics": scores, "parameters": sum(m.info["parameters"] for m in models),
                 "seconds": 0.0, "energy_kwh": 0.0}
         joint = replace(models[0], info=info)
-        row = self.row("ensemble", pool, joint, Plan(tuple(range(self.n_teachers)), None))
+        row = self.row("ensemble", pool, joint, Plan(tuple(range(self.n_teachers)), None), said=said["test"])
         return row | {"folder": None, "time": row["time"] | {"teachers_s": sum(m.seconds for m in models)}}
 
     def student_rows(self, pool: int) -> Iterator[dict]:
@@ -207,8 +224,10 @@ class Experiment:
 
     def jobs(self) -> list[list[Callable]]:
         """Everything that takes time, as calls: first the teachers of all pools, then what is distilled from them."""
-        first = [partial(distil.finetune, self.prepared, self.teacher, [self.teacher_seed(pool, i)], self.teacher_optimisation)
-                 for pool in self.pools for i in range(self.n_teachers)]
+        def teacher(pool: int, number: int) -> None:
+            distil.finetune(self.prepared_for(pool), self.teacher, [self.teacher_seed(pool, number)], self.teacher_optimisation)
+
+        first = [partial(teacher, pool, i) for pool in self.pools for i in range(self.n_teachers)]
         second = []
         for pool in self.pools:
             second += [partial(self.distill, pool, plan) for plan in plans(self.arm, self.n_teachers, self.repeats)]
@@ -243,4 +262,4 @@ def from_parameters(p: dict) -> Experiment:
         general_optimisation=(optimise(p["general_epochs"], p["intermediate_lr"]) if p["general_epochs"] else None),
         general_text=p["general_text"],
         student_seeds=p["student_seeds"], pools=tuple(p["pools"]), controls=p["controls"], seed=p["seed"],
-        task_options=p["task_options"])
+        task_options=p["task_options"], weak_teachers=p["weak_teachers"])

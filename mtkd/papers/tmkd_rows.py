@@ -9,7 +9,7 @@ import numpy as np
 
 from mtkd import speed, teachers, train, wikiqa
 from mtkd.evaluate import compute_metrics, ensemble_logits
-from mtkd.papers.experiments import cost
+from mtkd.papers.experiments import answered, cost
 from mtkd.papers.outcomes import sum_or_none
 from mtkd.papers.tmkd_plans import Plan
 from mtkd.papers.tmkd_run import SECOND, Experiment
@@ -17,37 +17,40 @@ from mtkd.prepare import Prepared
 from mtkd.teachers import Model
 
 
-def answers(experiment: Experiment, task: str, models: list[Model], split: str) -> np.ndarray:
+def answers(experiment: Experiment, task: str, repeat: int, models: list[Model], split: str) -> np.ndarray:
     """Logits [n, C] of one model on a split, or of several: the logarithm of their mean probabilities (m-o-m, teachers)."""
-    found = [experiment.logits(task, model, split) for model in models]
+    found = [experiment.logits(task, repeat, model, split) for model in models]
     return ensemble_logits(found, "probabilities") if len(found) > 1 else found[0]
 
 
-def scores(experiment: Experiment, task: str, models: list[Model], split: str, ranked: bool = False) -> dict[str, float]:
+def scores(experiment: Experiment, task: str, repeat: int, models: list[Model], split: str,
+           ranked: bool = False) -> dict[str, float]:
     """The task's metrics on a split; with `ranked` also MAP, where the task has a split to rank.
 
     Where the test has two sets (MNLI), each metric is the mean of both, as in the paper's Table 4, and both stand beside it.
     """
     loaded = experiment.loaded(task)
     sets = ["test", SECOND] if split == "test" and SECOND in loaded.splits else [split]
-    each = [compute_metrics(answers(experiment, task, models, part), loaded.splits[part].labels, loaded.metrics)
+    each = [compute_metrics(answers(experiment, task, repeat, models, part), loaded.splits[part].labels, loaded.metrics)
             for part in sets]
     found = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
     if len(each) > 1:
         found |= {f"{name}_{part}": value for part, one in zip(("matched", SECOND), each) for name, value in one.items()}
     if ranked and "ranking" in loaded.splits:
-        found["map"] = wikiqa.ranking_score(loaded, answers(experiment, task, models, "ranking"))
+        found["map"] = wikiqa.ranking_score(loaded, answers(experiment, task, repeat, models, "ranking"))
     return found
 
 
 def price(experiment: Experiment, plan: Plan, models: list[Model], followed: list[Model]) -> dict:
     """`experiments.cost`, of an ensemble that of all members together. Stage 1 was taught by all teachers of the target task,
     whose scoring of the pool is on the bill."""
-    e, each, whole = experiment, [cost(m) for m in models], cost(models[0], followed, experiment.prepared(plan.task))
+    e, each = experiment, [cost(m) for m in models]
+    whole = cost(models[0], followed, e.prepared(plan.task, plan.repeat))
     time = whole["time"] | {name: sum(one["time"][name] for one in each) for name in ("train_s", "intermediate_s")}
     if plan.pool and followed:
         taught = e.teacher_set(e.task, plan.repeat)
-        time["score_s"] += sum(teachers.score(e.target, t, f"pool-{e.pools[plan.pool]}").info["seconds"] for t in taught)
+        read, name = e.prepared_for(plan.repeat), f"pool-{e.pools[plan.pool]}"
+        time["score_s"] += sum(teachers.score(read, t, name).info["seconds"] for t in taught)
     return whole | {
         "parameters": sum(one["parameters"] or 0 for one in each) or None, "time": time,
         "energy_kwh": sum_or_none(one["energy_kwh"] for one in each), "folder": whole["folder"] if len(models) == 1 else None}
@@ -60,7 +63,8 @@ def row(experiment: Experiment, plan: Plan, models: list[Model], followed: list[
     e.count(*models, *followed)
     loaded = e.loaded(plan.task)
     ranked = measured is None and (plan.section in e.ranking or (plan.section == "teachers" and bool(e.ranking)))
-    validation, test = scores(e, plan.task, models, "validation"), scores(e, plan.task, models, "test", ranked)
+    validation = scores(e, plan.task, plan.repeat, models, "validation")
+    test = scores(e, plan.task, plan.repeat, models, "test", ranked)
     return {
         "arm": arm or plan.arm, "task": plan.task, "role": "target" if plan.task == e.task else "transfer", "kind": plan.kind,
         "method": plan.method, "pool": plan.pool or None, "pool_size": e.pools.get(plan.pool), "student": plan.student or None,
@@ -68,7 +72,7 @@ def row(experiment: Experiment, plan: Plan, models: list[Model], followed: list[
         "variant": plan.variant or None, "repeat": plan.repeat, "n": len(e.teachers), "model": models[0].name,
         "metric": loaded.metric, "score": test[loaded.metric], "metrics": test, "split": "test",
         "validation": validation[loaded.metric], "n_test": sum(len(loaded.splits.get(part, ())) for part in ("test", SECOND)),
-        "speed": measured,
+        "speed": measured, **answered(loaded, answers(e, plan.task, plan.repeat, models, "test")),
     } | price(e, plan, models, followed)
 
 
@@ -118,13 +122,13 @@ def speed_rows(experiment: Experiment, repeat: int) -> Iterator[dict]:
     for kind, models in (("teacher", [every[e.best(e.task, repeat)]]), ("ensemble", every)):
         plan = teacher_plan(e, e.task, repeat, kind, "best" if kind == "teacher" else "")
         if (kind == "teacher" or len(models) > 1) and not any("table" in m.info for m in models):
-            yield row(e, plan, models, [], "speed", ask(e, models, e.target))
+            yield row(e, plan, models, [], "speed", ask(e, models, e.prepared_for(repeat)))
     for plan in e.plans(repeat):
         timed = plan.section in ("main", "stages", "bilstm", "layers") and plan.method != "average"  # it is built like "one"
         if timed and plan.task == e.task and (key := (plan.method, plan.student)) not in seen:
             seen.add(key)
             models = e.members(plan)
-            yield row(e, replace(plan, pool=""), models, [], "speed", ask(e, models, e.prepared(e.task, plan.student)))
+            yield row(e, replace(plan, pool=""), models, [], "speed", ask(e, models, e.prepared(e.task, repeat, plan.student)))
 
 
 def ask(experiment: Experiment, models: list[Model], prepared: Prepared) -> dict:

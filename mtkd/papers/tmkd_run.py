@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from mtkd.papers.tmkd_plans import Plan, plans, pool_names
 from mtkd.papers.tmkd_scores import SECTIONS, is_bilstm
 from mtkd.prepare import Prepared, prepare
 from mtkd.recipes import Optimisation
-from mtkd.tasks import Task, hash_order
+from mtkd.tasks import Task, hash_order, subset
 from mtkd.teachers import Model
 
 SECOND = "mismatched"  # a test split beside the first: MNLI's
@@ -63,6 +63,7 @@ class Experiment(experiments.Repeats):
     speed_repeats: int = 3
     seed: int = 0
     task_options: dict = field(default_factory=dict)
+    weak_teachers: str = "stop"
     _read: dict = field(default_factory=dict, repr=False)
     _models: dict = field(default_factory=dict, repr=False)
     used: dict[str, dict] = field(default_factory=dict, repr=False)
@@ -71,9 +72,9 @@ class Experiment(experiments.Repeats):
         for sections in (self.sections, self.transfer_sections, self.ranking):
             if unknown := [s for s in sections if s not in SECTIONS]:
                 raise KitError(f"no such section: {unknown[0]!r}; there are {', '.join(SECTIONS)}.")
-        if not self.teachers or len(self.teachers) != len(self.teacher_lrs):
-            raise KitError(f"there must be a learning rate per teacher, and there are {len(self.teachers)} teachers and "
-                           f"{len(self.teacher_lrs)} teacher_lrs.")
+        if not self.teachers or (self.teacher_lrs and len(self.teachers) != len(self.teacher_lrs)):
+            raise KitError("there must be a learning rate per teacher, or none at all, and there are "
+                           f"{len(self.teachers)} teachers and {len(self.teacher_lrs)} teacher_lrs.")
         if self.transfer and any(map(experiments.is_finished, self.teachers)):
             raise KitError("a finished teacher knows one task only: leave transfer empty, or fine-tune teachers here.")
         if len(set(self.tasks)) < len(self.tasks):
@@ -90,48 +91,60 @@ class Experiment(experiments.Repeats):
     def tasks(self) -> tuple[str, ...]:
         return (self.task, *self.transfer)
 
-    def loaded(self, name: str) -> Task:
-        """A task; the target's own text, options and limits differ from those of the tasks that it is transferred to.
+    def loaded(self, name: str, repeat: int | None = None) -> Task:
+        """A task with the training subset of a repeat (the first where none is named); the target's own text, options and
+        limits differ from those of the tasks that it is transferred to.
 
         A second test split (MNLI's mismatched rows) is cut as the first is. KitError for a task without classes of texts.
         """
-        if name not in self._read:
+        repeat = self.repeats[0] if repeat is None else repeat
+        if (name, repeat) not in self._read:
             sizes, options = (self.sizes, self.task_options) if name == self.task else (self.transfer_sizes, {})
-            task = experiments.read_task(name, sizes, self.seed, self.protocol, options)
-            if task.regression or task.kind not in ("text", "pair"):
-                what = "asks for a number" if task.regression else f"is a task of kind {task.kind!r}"
-                raise KitError(f"TMKD needs tasks that sort a text, or a pair of texts, into classes, and {name!r} {what}.")
+            if name not in self._read:
+                self._read[name] = task = experiments.read_task(name, self.protocol, options)
+                if task.regression or task.kind not in ("text", "pair"):
+                    what = "asks for a number" if task.regression else f"is a task of kind {task.kind!r}"
+                    raise KitError(f"TMKD needs tasks that sort a text, or a pair of texts, into classes, and {name!r} {what}.")
+            task = subset(self._read[name], sizes or None, seed=self.seed, replicate=repeat)
             if "test" in sizes and (second := task.splits.get(SECOND)):
                 kept = second.take(hash_order(second.ids, salt=str(self.seed))[:sizes["test"]])
                 task = replace(task, splits={**task.splits, SECOND: kept})
-            self._read[name] = task
-        return self._read[name]
+            self._read[name, repeat] = task
+        return self._read[name, repeat]
 
-    @cached_property
-    def target(self) -> Prepared:
-        """The target task in the student's tokens, with its pools."""
-        made = prepare(self.loaded(self.task), self.student, max_length=self.max_length, vocab=self.vocab)
+    def read_by(self, task: Task) -> Prepared:
+        """The target task in the student's tokens, with its pools, which are the same in all repeats."""
+        made = prepare(task, self.student, max_length=self.max_length, vocab=self.vocab)
         for size in self.pools.values():
             pool.attach(made, f"pool-{size}", self.pool_source or None, size, self.pool_columns or None)
         return made
 
-    def prepared(self, task: str, student: str = "") -> Prepared:
+    def drawn(self, replicate: int) -> Task:
+        return self.loaded(self.task, replicate)
+
+    @property
+    def target(self) -> Prepared:
+        """The first repeat's target task in the student's tokens, with its pools."""
+        return self.prepared_for(self.repeats[0])
+
+    def prepared(self, task: str, repeat: int, student: str = "") -> Prepared:
         """A task as a student reads it: by the tokeniser that it had in stage 1 already, or a Bi-LSTM by its words."""
-        key = (task, is_bilstm(student) and student)
+        key = (task, repeat, is_bilstm(student) and student)
         if key not in self._read:
             if task == self.task:
-                self._read[key] = self.target.of(student) if is_bilstm(student) else self.target
+                own = self.prepared_for(repeat)
+                self._read[key] = own.of(student) if is_bilstm(student) else own
             else:
-                self._read[key] = self.prepared(self.task, student).with_task(self.loaded(task))
+                self._read[key] = self.prepared(self.task, repeat, student).with_task(self.loaded(task, repeat))
         return self._read[key]
 
     # --- teachers ----------------------------------------------------------------------------------------------------------
 
     def teacher(self, task: str, repeat: int, position: int) -> Model:
-        name, prepared = self.teachers[position], self.prepared(task)
+        name, prepared = self.teachers[position], self.prepared(task, repeat)
         if experiments.is_finished(name):
             return experiments.measured(prepared, experiments.finished_teacher(prepared, name))
-        optimisation = replace(self.teacher_optimisation, lr=self.teacher_lrs[position])
+        optimisation = replace(self.teacher_optimisation, lr=self.teacher_lrs[position] if self.teacher_lrs else 0.0)
         shared = root(name) is None and root(self.student) is None and tokenizer_kind(name) == tokenizer_kind(self.student)
         own = prepared if shared else prepared.of(name)  # models from scratch learn from the target's vocabulary
         return distil.finetune(own, name, [self.teacher_seed(repeat, position)], optimisation)[0]
@@ -139,7 +152,8 @@ class Experiment(experiments.Repeats):
     def teacher_set(self, task: str, repeat: int) -> list[Model]:
         """The teachers of a task: the same in all stages and for all students of a repeat."""
         if (task, repeat) not in self._models:
-            self._models[task, repeat] = [self.teacher(task, repeat, p) for p in self.everyone]
+            made = [self.teacher(task, repeat, p) for p in self.everyone]
+            self._models[task, repeat] = experiments.sound(self.prepared(task, repeat), made, self.weak_teachers)
         return self._models[task, repeat]
 
     def best(self, task: str, repeat: int) -> int:
@@ -163,7 +177,7 @@ class Experiment(experiments.Repeats):
         models, recipe = self.teacher_set(self.task, plan.repeat), make_recipe.stage_1(
             plan.method, f"pool-{self.pools[plan.pool]}", self.optimised(plan.student, self.pool_optimisation),
             best=self.best(self.task, plan.repeat), control=CONTROLS.get(plan.variant))
-        return distil.distill(self.prepared(self.task, plan.student), models, self.with_heads(plan), recipe,
+        return distil.distill(self.prepared(self.task, plan.repeat, plan.student), models, self.with_heads(plan), recipe,
                               self.student_seed(plan.repeat))
 
     def with_heads(self, plan: Plan) -> str:
@@ -171,7 +185,7 @@ class Experiment(experiments.Repeats):
 
     def make(self, plan: Plan, follow: int | None = None) -> Model:
         """The student of a plan, from the store or trained now. follow: the teacher that a member of m-o-m learns from."""
-        prepared, seed = self.prepared(plan.task, plan.student), self.student_seed(plan.repeat)
+        prepared, seed = self.prepared(plan.task, plan.repeat, plan.student), self.student_seed(plan.repeat)
         optimisation = self.optimised(plan.student, self.student_optimisation)
         if plan.kind == "undistilled":
             return distil.undistilled(prepared, plan.student, optimisation, seed)
@@ -197,9 +211,14 @@ class Experiment(experiments.Repeats):
         before = self.pool_optimisation.epochs * steps(self.pools[plan.pool]) if plan.pool else 0
         return self.student_optimisation.epochs + math.ceil(before / own)
 
-    def logits(self, task: str, model: Model, split: str) -> np.ndarray:
+    def logits(self, task: str, repeat: int, model: Model, split: str) -> np.ndarray:
         """What a model answers on a split [n, C]: of a student with several heads, their vote."""
-        return experiments.answers(self.prepared(task), model, split).numpy()
+        return experiments.answers(self.prepared(task, repeat), model, split).numpy()
+
+    def floor_rows(self, repeat: int) -> list[dict]:
+        """What any model of each task must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+        return [row for task in self.tasks
+                for row in experiments.floor_rows(self.prepared(task, repeat), task, {"repeat": repeat})]
 
     def jobs(self) -> list[list[Callable]]:
         """Everything that takes time, as calls: the teachers of all tasks, then stage 1, then the students."""
@@ -213,12 +232,12 @@ class Experiment(experiments.Repeats):
 def from_parameters(p: dict) -> Experiment:
     """The experiment that a notebook's parameters describe; KitError where they contradict each other."""
     plain = ("task", "student", "bilstm_lr", "bilstm", "pool_source", "alpha", "heads_after_pool", "protocol", "max_length",
-             "vocab", "speed_texts", "speed_repeats", "seed", "task_options")
+             "vocab", "speed_texts", "speed_repeats", "seed", "task_options", "weak_teachers")
     lists = ("teachers", "teacher_lrs", "transfer", "depths", "pool_sizes", "pool_columns", "alphas", "repeats", "sections",
              "transfer_sections", "ranking")
     return Experiment(
         **{name: p[name] for name in plain}, **{name: tuple(p[name]) for name in lists},
         sizes=experiments.sizes(p), transfer_sizes=experiments.sizes(p, "transfer_"),
-        teacher_optimisation=experiments.optimisation(p, p["teacher_epochs"], p["teacher_lrs"][0] if p["teacher_lrs"] else 0.0),
+        teacher_optimisation=experiments.optimisation(p, p["teacher_epochs"], 0.0),
         pool_optimisation=experiments.optimisation(p, p["pool_epochs"], p["pool_lr"]),
         student_optimisation=experiments.optimisation(p, p["student_epochs"], p["student_lr"]))

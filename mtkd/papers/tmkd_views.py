@@ -23,7 +23,7 @@ def pool_logits(experiment: Experiment, repeat: int, pool: str) -> np.ndarray:
     """What every teacher of the target task says of a pool, [T, n, C], from the shards in the store."""
     found = []
     for model in experiment.teacher_set(experiment.task, repeat):
-        files = teachers.score(experiment.target, model, f"pool-{experiment.pools[pool]}").files
+        files = teachers.score(experiment.prepared_for(repeat), model, f"pool-{experiment.pools[pool]}").files
         parts = [mapped(file).column("logits").values.to_numpy() for file in files]
         found.append(np.concatenate(parts).reshape(-1, experiment.loaded(experiment.task).outputs))
     return np.stack(found)
@@ -32,7 +32,12 @@ def pool_logits(experiment: Experiment, repeat: int, pool: str) -> np.ndarray:
 def split_logits(experiment: Experiment, repeat: int, split: str) -> np.ndarray:
     """What every teacher of the target task says of a split, [T, n, C]."""
     models = experiment.teacher_set(experiment.task, repeat)
-    return np.stack([experiment.logits(experiment.task, model, split) for model in models])
+    return np.stack([experiment.logits(experiment.task, repeat, model, split) for model in models])
+
+
+def rates_of(experiment: Experiment, repeat: int) -> list[float]:
+    """The learning rate that each teacher of the target task was trained at; 0 for one that is finished."""
+    return [model.info.get("lr", 0.0) for model in experiment.teacher_set(experiment.task, repeat)]
 
 
 def sureness(experiment: Experiment, repeat: int) -> pd.DataFrame:
@@ -41,7 +46,7 @@ def sureness(experiment: Experiment, repeat: int) -> pd.DataFrame:
 
     Columns teacher (its learning rate), texts, probability, right (missing where there is no label).
     """
-    splits, tables = experiment.loaded(experiment.task).splits, []
+    splits, tables = experiment.drawn(repeat).splits, []
     for texts, logits, labels in (
         ("seen in training", split_logits(experiment, repeat, "train"), splits["train"].labels),
         ("test", split_logits(experiment, repeat, "test"), splits["test"].labels),
@@ -50,7 +55,7 @@ def sureness(experiment: Experiment, repeat: int) -> pd.DataFrame:
         sure = torch.from_numpy(logits).softmax(-1).amax(-1).numpy()                                        # [T, n]
         right = np.full(sure.shape, np.nan) if labels is None else (logits.argmax(-1) == labels).astype(float)
         tables += [pd.DataFrame({"teacher": f"learning rate {rate:g}", "texts": texts, "probability": values, "right": good})
-                   for rate, values, good in zip(experiment.teacher_lrs, sure, right)]
+                   for rate, values, good in zip(rates_of(experiment, repeat), sure, right)]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -80,7 +85,7 @@ def sureness_figure(table: pd.DataFrame) -> Exhibit:
 
 def every_head(experiment: Experiment, plan: Plan, split: str = "test") -> torch.Tensor:
     """Logits of the golden head and of all soft heads of a student, [n, 1 + N, C]."""
-    prepared, device = experiment.prepared(plan.task, plan.student), train.device_at_hand()
+    prepared, device = experiment.prepared(plan.task, plan.repeat, plan.student), train.device_at_hand()
     network = experiment.make(plan).network().to(device).eval()
     if not isinstance(network, HeadsNetwork):
         raise ValueError("a student that was not distilled has no soft heads")
@@ -96,7 +101,7 @@ def every_head(experiment: Experiment, plan: Plan, split: str = "test") -> torch
 
 def head_scores(experiment: Experiment, plan: Plan) -> pd.DataFrame:
     """Accuracy on test of every head alone and of their vote (Eq. 6), the teacher of each soft head beside it."""
-    labels = torch.from_numpy(experiment.prepared(plan.task, plan.student).data("test").labels)
+    labels = torch.from_numpy(experiment.prepared(plan.task, plan.repeat, plan.student).data("test").labels)
     every = every_head(experiment, plan)
     accuracy = lambda logits: (logits.argmax(-1) == labels).float().mean().item()  # noqa: E731
     models = experiment.teacher_set(plan.task, plan.repeat)
@@ -112,7 +117,8 @@ def head_distances(experiment: Experiment, plan: Plan) -> pd.DataFrame:
     learn their own teachers, the diagonal is the smallest of each column."""
     soft = every_head(experiment, plan)[:, 1:]                                                              # [n, N, C]
     models = experiment.teacher_set(plan.task, plan.repeat)
-    said = torch.stack([torch.from_numpy(experiment.logits(plan.task, m, "test")) for m in models], 1)     # [n, N, C]
+    each = [torch.from_numpy(experiment.logits(plan.task, plan.repeat, m, "test")) for m in models]
+    said = torch.stack(each, 1)                                                                              # [n, N, C]
     distance = (soft[:, :, None] - said[:, None]).pow(2).mean((0, 3))
     names = [f"teacher {i}" for i in range(len(models))]
     return pd.DataFrame(distance.numpy(), [f"soft head {i}" for i in range(len(models))], names)
