@@ -16,13 +16,13 @@ READY := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    run every paper's demo, print the claims with their verdicts, write an HTML report"
+	@echo "make demo    run the first replicate of every paper's reference grid, print what came out and the claims with their verdicts, write an HTML report"
 	@echo "make test    linter, unit tests, and the notebooks against their stored outputs"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make clean   remove .venv and caches; results/ and the store of trained models stay"
 
 demo: $(READY)
-	$(BIN)/mtkd run params/*/demo.yaml $(if $(JOBS),--jobs $(JOBS))
+	$(BIN)/mtkd run params/*/demo.yaml --first 1 $(if $(JOBS),--jobs $(JOBS))
 
 # nbval passes silently over cells that were never run or have no marker, so the plugin counts what it compared. Records
 # of these runs go to build/, so that they do not pass for results.

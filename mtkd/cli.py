@@ -45,7 +45,7 @@ def run(
     jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time.", show_default="processor cores")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder for the records.", show_default="results/runs")] = None,
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest time for one cell, in seconds.")] = None,
-    first: Annotated[bool, typer.Option("--first", help="Of every grid the first replicate alone, as make demo.")] = False,
+    first: Annotated[int | None, typer.Option(min=1, help="So many values of every grid's lists; 1: make demo.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the cells, run nothing.")] = False,
     parameter: Annotated[
         list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Replace a value in every cell.")

@@ -106,7 +106,7 @@ def plan(
     overrides: dict | None = None,
     results: Path | str | None = None,
     notebooks: Path | str | None = None,
-    first: bool = False,
+    first: int | None = None,
 ) -> tuple[list[Planned], list[str]]:
     """All cells of some grid files, each once, and notes for the user; KitError at the first thing that is wrong."""
     results = Path(results).absolute() if results else runs_folder()
@@ -133,14 +133,14 @@ def run(
     timeout: float | None = None,
     overrides: dict | None = None,
     dry_run: bool = False,
-    first: bool = False,
+    first: int | None = None,
     notebooks: Path | str | None = None,
     executor: Executor | None = None,
     say: Callable[[str], None] = tqdm.write,
 ) -> Summary:
     """Run what is missing of some grids, `jobs` cells at a time, each for at most `timeout` seconds.
 
-    `overrides` replace values in every cell; `first` runs of every grid the first cell alone (see `read_grid`). Raises
+    `overrides` replace values in every cell; `first` takes only so many of every list in a grid (see `read_grid`). Raises
     KitError before anything has started, never after: a cell's failure is in the summary and has been said.
     """
     planned, notes = plan(files, overrides, results, notebooks, first)

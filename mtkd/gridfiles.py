@@ -55,9 +55,9 @@ def read_yaml(text: str):
     return yaml.load(text, Loader=_Loader)
 
 
-def read_grid(file: Path | str, overrides: dict | None = None, notebooks: Path | None = None, first: bool = False) -> Grid:
+def read_grid(file: Path | str, overrides: dict | None = None, notebooks: Path | None = None, first: int | None = None) -> Grid:
     """Read, check and expand a grid file; `overrides` replace the file's values in every cell. first: of every list in `grid`
-    take the first value alone, which is the first replicate where the grid runs over replicates.
+    take so many values, which are the first replicates where the grid runs over replicates.
 
     Raises KitError where the file is not YAML, has an unknown key, names no notebook, asks for nothing, or asks for a
     parameter that the notebook does not have or a value it cannot take.
@@ -70,7 +70,7 @@ def read_grid(file: Path | str, overrides: dict | None = None, notebooks: Path |
     check(overrides, declared)
     fixed, grid, explicit = asked.get("fixed") or {}, asked.get("grid"), asked.get("cells")
     if first:
-        grid = {name: values[:1] for name, values in (grid or {}).items()}
+        grid = {name: values[:first] for name, values in (grid or {}).items()}
     tier = asked["tier"]
     if "tier" in declared:
         stated = [d["tier"] for d in (fixed, *(explicit or [])) if "tier" in d] + (grid or {}).get("tier", [])

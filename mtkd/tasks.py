@@ -6,8 +6,9 @@
 
 Names: "pydocs/topic", "pydocs/relevance", "pydocs/acceptability" (offline, see mtkd.pydocs), "pydocs/span" (offline,
 mtkd.pydocs_span), "glue/cola" and the other eight GLUE tasks (mtkd.glue), "tweet_eval/emotion", "tweet_eval/sentiment"
-and "emotion" (mtkd.tweets), "mind/topic" and "mind/balanced" (mtkd.mind), "nbme" (your own copy, mtkd.nbme), "wiki_qa"
-(mtkd.wikiqa), "snli" (mtkd.snli), "digits", "cifar10" (mtkd.images), or the path of your own file or folder (mtkd.userfile).
+and "emotion" (mtkd.tweets), "mind/topic" and "mind/balanced" (mtkd.mind), "ag_news" and "20_newsgroups" (mtkd.news), "nbme"
+(your own copy, mtkd.nbme), "wiki_qa" (mtkd.wikiqa), "snli" (mtkd.snli), "digits", "cifar10" (mtkd.images), or the path of
+your own file or folder (mtkd.userfile).
 """
 
 from __future__ import annotations
@@ -281,6 +282,7 @@ _LOADERS: dict[str, tuple[str, ...]] = {
     **{f"tweet_eval/{task}": ("mtkd.tweets", "tweet_eval", task) for task in ("emotion", "sentiment")},
     "emotion": ("mtkd.tweets", "emotion"),
     **{f"mind/{task}": ("mtkd.mind", "load", task) for task in ("topic", "balanced")},
+    **{task: ("mtkd.news", "load", task) for task in ("ag_news", "20_newsgroups")},
     "nbme": ("mtkd.nbme", "load"),
     "wiki_qa": ("mtkd.wikiqa", "load"),
     "snli": ("mtkd.snli", "load"),
