@@ -73,6 +73,7 @@ def report(
     readme: Annotated[Path | None, typer.Option(help="Also renew the tables between the mtkd: marks of this file.")] = None,
 ) -> None:
     """Print the claims with their verdicts from records, and write the report."""
+    from mtkd.papers.floor_table import sentences
     from mtkd.records import runs_folder
     from mtkd.report import all_verdicts, claims_matrix, read_records, readme_table, splice
 
@@ -85,6 +86,7 @@ def report(
     _report(found, out or _report_folder())
     if readme:
         splice(readme, "results", readme_table(found))
+        splice(readme, "sentences", "".join(f"- {words}\n" for words in sentences(found)))
         splice(readme, "verdicts", claims_matrix(all_verdicts(found)))
 
 

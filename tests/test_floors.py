@@ -16,6 +16,7 @@ from mtkd.parameters import notebook_path, read_parameters
 from mtkd.prepare import prepare
 from mtkd.recipes import Optimisation
 from mtkd.records import repo_root
+from mtkd.report import read_records
 from mtkd.tasks import Split, Task, load_task, subset
 from mtkd.teachers import Model
 
@@ -240,3 +241,33 @@ def test_the_demo_is_the_first_replicate_of_twenty(paper):
     assert {tuple(cell.parameters[replicate]) for cell in first} == {(0,)}
     assert {tuple(cell.parameters[replicate]) for cell in whole} == {(n,) for n in range(20)}
     assert all(cell.parameters in [c.parameters for c in whole] for cell in first)
+
+
+# ---- what is committed was made as the committed files say ----
+
+def committed() -> list[dict]:
+    folder = repo_root() / "results" / "reference"
+    return read_records(folder) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("paper", MUCH)
+def test_every_committed_record_has_the_parameters_of_the_file_it_names(paper):
+    asked: dict[str, list[dict]] = {}
+    for record in committed():
+        if record["paper"] != paper:
+            continue
+        words = record["provenance"]["command"].split()
+        (file,) = (word for word in words if word.endswith(".yaml") and f"/{paper}/" in word)
+        if file not in asked:
+            asked[file] = [cell.parameters for cell in read_grid(repo_root() / file).cells]
+        assert "-p" not in words, f"{record['run']} was run with values that its file does not have"
+        assert record["parameters"] in asked[file], f"{record['run']} has not the parameters of {file}"
+        assert not record["provenance"]["dirty"], f"{record['run']} was run from a tree with changes"
+
+
+def test_every_committed_model_says_which_items_it_had_right_where_items_have_classes():
+    for record in committed():
+        for row in record["rows"]:
+            if row["metric"] == "accuracy" and row["arm"] != "speed" and "accuracy_matched" not in row.get("metrics", {}):
+                right = unpack_right(row["right"], row["n_test"])
+                assert right.mean() == pytest.approx(row["score"], abs=1e-6), (record["run"], row["kind"], row.get("method"))
