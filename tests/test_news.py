@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtkd import news
+from mtkd import hub, news
 from mtkd.errors import KitError
 from mtkd.tasks import load_task
 
@@ -73,3 +73,5 @@ def test_the_real_rows(name, least):
     assert len(task.splits["train"]) + len(task.splits["validation"]) > least
     assert len(task.splits["test"]) > 7_000
     assert len(np.unique(task.splits["test"].labels)) == task.outputs
+    feature = hub.load_hub_dataset(news.SPECS[name][0])["test"].features["label"]
+    assert task.classes == tuple(getattr(feature, "names", task.classes))

@@ -98,7 +98,7 @@ def test_limits_are_nested_deterministic_and_per_split():
 
 @pytest.mark.parametrize(("name", "options", "said"), [
     ("pydocs/topics", {}, "no task 'pydocs/topics', did you mean 'pydocs/topic'"),
-    ("nothing-like-it", {}, r"no task 'nothing-like-it' \(known: cifar10, digits, emotion, glue/cola"),
+    ("nothing-like-it", {}, r"no task 'nothing-like-it' \(known: 20_newsgroups, ag_news, cifar10, digits, emotion, glue/cola"),
     ("digits", {"crop": 4}, "'digits' has no option 'crop'; it has none"),
     ("glue/cola", {"protocl": "paper"}, "no option 'protocl', did you mean 'protocol'"),
     ("glue/cola", {"protocol": "dev"}, "protocol must be 'honest' or 'paper', not 'dev'"),
