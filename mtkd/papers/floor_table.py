@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from mtkd.papers.frames import points
+from mtkd.papers.tmkd_scores import is_bilstm
 
 COLUMNS = ("paper", "tier", "task", "arm", "replicate", "kind", "method", "variant", "metric", "score", "one_answer")
 
@@ -84,8 +85,8 @@ STUDENTS: dict[str, dict[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "rl_kd": {"one teacher": taught("v_kd", arm="main"), "their average": taught("u", arm="main"),
               "a learned choice (reward 3)": taught("rl", arm="main", variant="reward_3")},
     "tmkd": {"one teacher": taught("one", arm="methods", pool=None), "all teachers": taught("many", arm="methods", pool=None),
-             "all teachers on the pool": lambda rows: rows[rows["method"].eq("many") & rows["arm"].eq("methods")
-                                                           & rows["pool"].eq("large")]},
+             "one on the pool": taught("one", arm="methods", pool="large"),
+             "all on the pool": taught("many", arm="methods", pool="large")},
     "domain_expertise": {"one teacher a sample, at random": taught("random", variant=None),
                          "the average": taught("average", variant=None), "the experts": taught("expertise", variant=None)},
 }
@@ -95,7 +96,9 @@ def sentences(records: list[dict]) -> list[str]:
     """What came out, in three sentences per paper, tier and task: the teachers, the student alone, and from one or all."""
     frame, found = flat(records), []
     for (paper, tier, task), rows in frame[frame["metric"].notna()].groupby(["paper", "tier", "task"], sort=False):
-        students, floors = rows[rows["kind"] == "student"], rows[rows["kind"] == "floor"]
+        floors, students = rows[rows["kind"] == "floor"], rows[rows["kind"] == "student"]
+        if paper == "tmkd":  # its Bi-LSTMs are other students, and none of them is undistilled
+            students = students[~students["student"].map(is_bilstm)]
         arms = list(students.groupby("arm", sort=False)) if paper == "seed_ensemble" else [("", students)]
         for arm, own in arms:
             mine = rows[rows["arm"] == arm] if arm else rows
