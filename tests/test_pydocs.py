@@ -197,7 +197,7 @@ def baseline(task, ngrams, n=8000):
 def test_topic_shape(topic):
     assert topic.classes == tuple(docstrings.LIBRARIES)
     assert {name: len(split) for name, split in topic.splits.items()} == {
-        "train": 6000, "validation": 500, "test": 4000, "unlabelled": 20000}
+        "train": 7500, "validation": 600, "test": 3000, "unlabelled": 20000}
     for name in ("train", "validation", "test"):
         share = np.bincount(topic.splits[name].labels, minlength=8) / len(topic.splits[name])
         assert share.min() > 0.08
