@@ -19,8 +19,13 @@ def flat(records: list[dict]) -> pd.DataFrame:
     for record in records:
         replicate = "pool" if record["paper"] == "seed_ensemble" else "repeat"
         rows += [{"paper": record["paper"], "tier": record["tier"], "replicate": row.get(replicate), **row}
-                 for row in record["rows"]]
+                 for row in record["rows"] if not (record["paper"] == "tmkd" and shown_elsewhere(row))]
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])))
+
+
+def shown_elsewhere(row: dict) -> bool:
+    """Whether a row of tmkd is of a model that another arm has too, or of a Bi-LSTM, of which none is undistilled."""
+    return row.get("arm") in ("speed", "largest", "pools") or is_bilstm(row.get("student") or "")
 
 
 def floor_table(records: list[dict]) -> pd.DataFrame:
@@ -97,8 +102,6 @@ def sentences(records: list[dict]) -> list[str]:
     frame, found = flat(records), []
     for (paper, tier, task), rows in frame[frame["metric"].notna()].groupby(["paper", "tier", "task"], sort=False):
         floors, students = rows[rows["kind"] == "floor"], rows[rows["kind"] == "student"]
-        if paper == "tmkd":  # its Bi-LSTMs are other students, and none of them is undistilled
-            students = students[~students["student"].map(is_bilstm)]
         arms = list(students.groupby("arm", sort=False)) if paper == "seed_ensemble" else [("", students)]
         for arm, own in arms:
             mine = rows[rows["arm"] == arm] if arm else rows
