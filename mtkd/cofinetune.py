@@ -86,7 +86,8 @@ def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int
                              {"logits": logits, "ids": outputs.ids_tensor(own.data(part).ids)})
             each.append({"metrics": found, "shape": member.shape, "parameters": models.count_parameters(member),
                          "input": own.fingerprint})
-        return {**meter.record(), "lr": optimisation.lr, "teachers": each, "history": history.summary()}
+        return {**meter.record(), "lr": optimisation.lr, "optimiser": optimisation.optimiser, "teachers": each,
+                "history": history.summary()}
 
     spec = {"models": names, "pooler": how.pooler, "query": how.query, "optimisation": vars(optimisation), "seed": seed,
             "data": [own.spec("train") for own in inputs], "device": device.type, **({} if counted else {"seeds": list(seeds)})}

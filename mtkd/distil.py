@@ -173,7 +173,8 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
             tensors_save(folder / f"selection-{number}.safetensors", state)
             learned[str(number)] = term.selection.spec(names)
     return {**meter.record(), "parameters": models.count_parameters(network), "shape": network.shape,
-            "lr": stage.optimisation.lr, "input": prepared.fingerprint, "history": history.summary(), "metrics": found,
+            "lr": stage.optimisation.lr, "optimiser": stage.optimisation.optimiser,
+            "input": prepared.fingerprint, "history": history.summary(), "metrics": found,
             **({"selections": learned} if learned else {})}
 
 

@@ -28,7 +28,7 @@ from mtkd.students import layer_choice
 
 FRESH, TRAINED = 0.35, 0.095  # see above
 RESNET_SGD, RESNET_ADAMW, BILSTM_ADAMW = 0.1, 1e-3, 1e-2
-SGD = 30.0  # how much larger a rate momentum SGD takes than AdamW, for the same text model
+SGD = 30.0  # how much larger a rate momentum SGD takes than AdamW, for the same text model: a guess, not measured
 
 
 def fitted(name: str, optimiser: str = "adamw", source: str = "") -> float:

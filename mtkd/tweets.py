@@ -60,11 +60,16 @@ def emotion() -> Task:
 
 def _load(name: str) -> Task:
     hub_id, config, classes = SPECS[name]
-    rows = hub.load_hub_dataset(hub_id, config)
+    splits, notes = read_splits(hub_id, config, ("train", "validation", "test"))
+    return Task(name, "text", classes, splits, "accuracy", ("accuracy", "macro_f1"), tuple(notes))
+
+
+def read_splits(hub_id: str, config: str | None, names: tuple[str, ...]) -> tuple[dict[str, Split], list[str]]:
+    """The named splits of a set with the columns `text` and `label`, and notes on them. KitError where one is missing."""
+    rows, where = hub.load_hub_dataset(hub_id, config), " ".join(filter(None, (hub_id, config)))
     notes: list[str] = []
     splits = {}
-    for split in ("train", "validation", "test"):
-        where = f"{hub_id} {config}"
+    for split in names:
         if split not in rows:
             raise KitError(f"{where} has no split {split!r}; it has {', '.join(rows)}")
         for column in ("text", "label"):
@@ -73,7 +78,7 @@ def _load(name: str) -> Task:
         splits[split] = _split(split, rows[split], notes)
     if os.path.isdir(hub.find(hub_id, "dataset")):
         notes.append("a local mirror supplied this data set")
-    return Task(name, "text", classes, splits, "accuracy", ("accuracy", "macro_f1"), tuple(notes))
+    return splits, notes
 
 
 def _split(name: str, rows, notes: list[str]) -> Split:

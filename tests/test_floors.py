@@ -160,6 +160,12 @@ def test_one_answer_to_everything_stops_the_run_and_says_what_to_try(tmp_path):
         experiments.sound(prepared, [model], "no")
 
 
+def test_the_advice_knows_the_optimiser(tmp_path):
+    model = Model(tmp_path, "resnet-8", "key", {"lr": 0.1, "optimiser": "sgd"})
+    assert "which fits" not in experiments.advice(model, 0.1)
+    assert "try 0.1, which fits" in experiments.advice(model, 10.0)
+
+
 def test_no_better_than_the_majority_class_stops_the_run(tmp_path):
     task = made()
     wrong = np.eye(3)[(task.splits["validation"].labels + 1) % 3]
@@ -218,7 +224,7 @@ def record(paper="rl_kd", teachers=(0.7, 0.5), students=(0.6, 0.2), linear=0.6):
 def test_the_table_marks_what_is_below_a_floor():
     (line,) = floor_table.floor_table([record()]).to_dict("records")
     assert line["marked"] == ("1 of 2 teachers not above the linear baseline; 1 of 2 students at the majority class; "
-                              "1 models give one answer to everything")
+                              "1 of 2 distilled students below the undistilled one; 1 models give one answer to everything")
     assert (line["linear baseline"], line["teachers"]) == ("60.0", "60.0")
     (line,) = floor_table.floor_table([record(teachers=(0.7, 0.7), students=(0.6, 0.6))]).to_dict("records")
     assert line["marked"] == "nothing"

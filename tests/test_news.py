@@ -42,7 +42,7 @@ def test_splits_classes_and_ids(mirror, name, classes):
     for split in task.splits.values():
         assert all(text.endswith(f"topic {y}") for (text,), y in zip(split.inputs, split.labels))
     assert load_task(name).fingerprint == task.fingerprint
-    assert any("10 training rows, chosen by hash" in note for note in task.notes)
+    assert any("10 of 100 training rows, chosen by hash" in note for note in task.notes)
     assert any("a local mirror" in note for note in task.notes)
 
 
@@ -50,7 +50,7 @@ def test_rows_without_a_text_are_left_out_and_counted(mirror):
     mirror(lambda split, frame: frame.assign(text=frame["text"].where(frame.index > 2, "  ")) if split == "test" else frame)
     task = load_task("20_newsgroups")
     assert len(task.splits["test"]) == 37
-    assert "3 test rows without a text are left out" in task.notes
+    assert "3 test rows with an empty text are left out" in task.notes
 
 
 @pytest.mark.parametrize(("change", "said"), [

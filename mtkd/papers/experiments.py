@@ -128,15 +128,15 @@ def sound(prepared: Prepared, models: Sequence[Model], weak: str = "stop") -> li
             what = "gives the same answer to every validation sample" if one else (
                 f"is no better on validation ({metric} {score:.3f}) than the most frequent class ({least:.3f})")
             rate = model.info.get("lr")
-            tried = f" It was trained at the learning rate {rate:g}; {advice(model.name, rate)}" if rate else ""
+            tried = f" It was trained at the learning rate {rate:g}; {advice(model, rate)}" if rate else ""
             raise KitError(f"the teacher {model.name} {what}, so there is nothing to learn from it.{tried} To go on all the "
                            "same: weak_teachers mark.")
     return list(models)
 
 
-def advice(name: str, rate: float) -> str:
+def advice(model: Model, rate: float) -> str:
     """What to try with a model that has learned nothing at this rate."""
-    fits = rates.fitted(name) if "of teacher" not in name else rate
+    fits = rates.fitted(model.name, model.info.get("optimiser", "adamw"))
     if rate > 3 * fits or rate < fits / 3:
         return f"try {fits:g}, which fits this model (a learning rate of 0 lets the kit choose)."
     return "try more epochs or more training data, a longer max_length, or the encoder mean-pooled (NAME + mean)."

@@ -10,7 +10,8 @@ import pandas as pd
 from mtkd.papers.frames import points
 from mtkd.papers.tmkd_scores import is_bilstm
 
-COLUMNS = ("paper", "tier", "task", "arm", "replicate", "kind", "method", "variant", "metric", "score", "one_answer")
+COLUMNS = ("paper", "tier", "task", "arm", "replicate", "kind", "method", "variant", "student", "metric", "score", "one_answer",
+           "folder")
 
 
 def flat(records: list[dict]) -> pd.DataFrame:
@@ -24,14 +25,20 @@ def flat(records: list[dict]) -> pd.DataFrame:
 
 
 def shown_elsewhere(row: dict) -> bool:
-    """Whether a row of tmkd is of a model that another arm has too, or of a Bi-LSTM, of which none is undistilled."""
-    return row.get("arm") in ("speed", "largest", "pools") or is_bilstm(row.get("student") or "")
+    """Whether a row of tmkd is of a model that another arm has too."""
+    return row.get("arm") in ("speed", "largest", "pools")
+
+
+def lstms(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of tmkd's Bi-LSTMs, of which none is undistilled: they do not belong in one mean with transformers."""
+    return pd.Series([isinstance(name, str) and is_bilstm(name) for name in rows["student"]], rows.index, dtype=bool)
 
 
 def floor_table(records: list[dict]) -> pd.DataFrame:
     """One line per paper, tier and task: majority class, linear baseline, teachers, undistilled student, the same for as many
     steps as a distilled one, distilled students (scores times 100, mean and standard deviation), and what is wrong with
-    any: teachers below the linear baseline, students at the majority class, models with one answer to everything."""
+    any: teachers below the linear baseline, students at the majority class or below their undistilled twins, models with one
+    answer to everything."""
     frame, lines = flat(records), []
     for (paper, tier, task), rows in frame[frame["metric"].notna()].groupby(["paper", "tier", "task"], sort=False):
         floors = rows[rows["kind"] == "floor"]
@@ -39,12 +46,15 @@ def floor_table(records: list[dict]) -> pd.DataFrame:
             continue
         of = {method: part.groupby("replicate")["score"].first() for method, part in floors.groupby("method")}
         teachers, students = rows[rows["kind"] == "teacher"], rows[rows["kind"] == "student"]
+        twice = teachers["folder"].notna() & teachers["folder"].duplicated()  # two cells may have the same ones
+        teachers = teachers[~twice]
         twins = rows[rows["kind"] == "undistilled"]
         longer = rows[rows["variant"].eq("plain_ce")]
         lines.append({
             "paper": paper, "tier": tier, "task": task, "metric": rows["metric"].iloc[0],
             "majority class": points(of["majority"]), "linear baseline": points(of["linear"]), "teachers": over(teachers),
-            "not distilled": over(twins), "the same, as many steps": over(longer), "distilled": over(students),
+            "not distilled": over(twins), "the same, as many steps": over(longer),
+            "distilled": over(students[~lstms(students)]),
             "marked": "; ".join(marks(teachers, students, twins, of)) or "nothing"})
     return pd.DataFrame(lines, columns=None if lines else ["paper", "tier", "task"])
 
@@ -65,8 +75,13 @@ def marks(teachers: pd.DataFrame, students: pd.DataFrame, twins: pd.DataFrame, f
                               (students, "students", "majority"), (twins, "undistilled students", "majority")):
         if count := under(rows, floor):
             found.append(f"{count} of {len(rows)} {name} {words[floor]}")
+    by = ["replicate", "arm"] if set(students["arm"]) <= set(twins["arm"]) else ["replicate"]  # arms with students of their own
+    alone = twins.groupby(by)["score"].mean().rename("alone")
+    for part, name in ((students[~lstms(students)], "students"), (students[lstms(students)], "Bi-LSTM students")):
+        if count := int((part["score"] < part.join(alone, on=by)["alone"]).sum()):
+            found.append(f"{count} of {len(part)} distilled {name} below the undistilled one")
     everyone = pd.concat([teachers, students, twins])
-    if (count := int(everyone["one_answer"].eq(True).sum())):
+    if count := int(everyone["one_answer"].eq(True).sum()):
         found.append(f"{count} models give one answer to everything")
     return found
 
@@ -101,7 +116,7 @@ def sentences(records: list[dict]) -> list[str]:
     """What came out, in three sentences per paper, tier and task: the teachers, the student alone, and from one or all."""
     frame, found = flat(records), []
     for (paper, tier, task), rows in frame[frame["metric"].notna()].groupby(["paper", "tier", "task"], sort=False):
-        floors, students = rows[rows["kind"] == "floor"], rows[rows["kind"] == "student"]
+        floors, students = rows[rows["kind"] == "floor"], rows[(rows["kind"] == "student") & ~lstms(rows)]
         arms = list(students.groupby("arm", sort=False)) if paper == "seed_ensemble" else [("", students)]
         for arm, own in arms:
             mine = rows[rows["arm"] == arm] if arm else rows
