@@ -52,7 +52,7 @@ def run(
     ] = None,
 ) -> None:
     """Run what is missing of some grids, then print the claims with their verdicts and write a report."""
-    from mtkd import grid, records
+    from mtkd.runs import grid, records
 
     summary = grid.run(
         files, jobs=jobs, results=results, timeout=timeout, overrides=_overrides(parameter or []), dry_run=dry_run,
@@ -73,9 +73,9 @@ def report(
     readme: Annotated[Path | None, typer.Option(help="Also renew the tables between the mtkd: marks of this file.")] = None,
 ) -> None:
     """Print the claims with their verdicts from records, and write the report."""
-    from mtkd.papers.floor_table import sentences
-    from mtkd.records import runs_folder
+    from mtkd.evidence.floor_table import sentences
     from mtkd.report import all_verdicts, claims_matrix, read_records, readme_table, splice
+    from mtkd.runs.records import runs_folder
 
     folders = folders or [runs_folder()]
     if missing := [folder for folder in folders if not folder.is_dir()]:
@@ -112,7 +112,7 @@ def params(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """List the parameters of a notebook with their types and defaults."""
-    from mtkd.parameters import notebook_path, read_parameters
+    from mtkd.runs.parameters import notebook_path, read_parameters
 
     path = Path(notebook) if notebook.endswith(".ipynb") else notebook_path(notebook)
     _list([dataclasses.asdict(p) for p in read_parameters(path).values()], as_json, ("name", "type", "default", "help"))
@@ -122,7 +122,7 @@ def _overrides(pairs: list[str]) -> dict:
     """Values given on the command line, read as a grid file would be."""
     import yaml
 
-    from mtkd.gridfiles import read_yaml
+    from mtkd.runs.gridfiles import read_yaml
 
     values = {}
     for pair in pairs:
@@ -138,8 +138,8 @@ def _overrides(pairs: list[str]) -> dict:
 
 def _report(records: list[dict], folder: Path) -> None:
     """Print the claims table of the papers in `records`, and write the HTML report."""
+    from mtkd.evidence.floor_table import sentences
     from mtkd.papers import module
-    from mtkd.papers.floor_table import sentences
     from mtkd.report import claims_table, write_report
 
     for words in sentences(records):
@@ -155,7 +155,7 @@ def _report(records: list[dict], folder: Path) -> None:
 
 def _report_folder() -> Path:
     """results/report beside results/runs."""
-    from mtkd.records import runs_folder
+    from mtkd.runs.records import runs_folder
 
     return runs_folder().parent / "report"
 

@@ -20,9 +20,9 @@ from rich.text import Text
 
 from mtkd import papers
 from mtkd.errors import KitError
-from mtkd.papers.floor_table import floor_table, sentences
-from mtkd.records import repo_root
-from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
+from mtkd.evidence.floor_table import floor_table, sentences
+from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
+from mtkd.runs.records import repo_root
 
 COLOURS = {SUPPORTED: "green", NOT_SUPPORTED: "red", INCONCLUSIVE: "yellow", NOT_TESTED: "dim"}
 

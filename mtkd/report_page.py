@@ -7,9 +7,9 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from mtkd import __version__, papers
+from mtkd.evidence.verdicts import Verdict
 from mtkd.papers import Exhibit
 from mtkd.report import number, outcome, p_value, statement
-from mtkd.verdicts import Verdict
 
 TEMPLATE = """<!doctype html>
 <html lang="en">

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtkd.tasks import Split, Task
+from mtkd.data.tasks import Split, Task
 
 torch.set_num_threads(1)
 

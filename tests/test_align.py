@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from mtkd import align, outputs, teachers
-from mtkd.align import AFTER_FIRST, AFTER_SECOND, CLS, Places, averaging_matrix, block, places
-from mtkd.distil import finetune
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation
-from mtkd.tasks import Split
+from mtkd.data.tasks import Split
+from mtkd.tokens import align
+from mtkd.tokens.align import AFTER_FIRST, AFTER_SECOND, CLS, Places, averaging_matrix, block, places
+from mtkd.train import outputs, teachers
+from mtkd.train.distil import finetune
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation
 
 FAMILIES = ("scratch-1x32", "roberta-scratch-1x32", "mpnet-scratch-1x32", "albert-scratch-1x32", "deberta-v3-scratch-1x32",
             "xlnet-scratch-1x32")
@@ -112,7 +113,7 @@ def test_against_a_double_loop(samples):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    from mtkd.store import Store
+    from mtkd.store.artifacts import Store
     from tests.conftest import make_text_task
 
     return prepare(make_text_task(), FAMILIES[0], max_length=96, vocab=60, store=Store(tmp_path_factory.mktemp("store")))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-from mtkd.augment import augment, sources
-from mtkd.candidates import WORD, EmbeddingNeighbours, MaskedLanguageModel, usable_tokens
 from mtkd.errors import KitError
+from mtkd.tokens.augment import augment, sources
+from mtkd.tokens.candidates import WORD, EmbeddingNeighbours, MaskedLanguageModel, usable_tokens
 
 WORDS = ["the", "cat", "dog", "bird", "sat", "ran", "flew", "on", "under", "mat", "tree", "red", "blue", "a", "to"]
 PIECES = ["##s", "##ing", "play", "walk", ".", ",", "!", "'", "?"]
@@ -17,7 +17,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @dataclass
-class Split:  # what augment needs of mtkd.tasks.Split
+class Split:  # what augment needs of mtkd.data.tasks.Split
     ids: list
     inputs: list
     labels: np.ndarray

@@ -10,14 +10,18 @@ import transformers
 from torch import nn
 from torch.testing import assert_close
 
-from mtkd import bilstm, data, distil, models, recipes, terms, train
+from mtkd.data.tasks import Split
 from mtkd.errors import KitError
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation, Recipe, Stage, Term
-from mtkd.selection import Uniform
-from mtkd.store import Store
-from mtkd.tasks import Split
-from mtkd.vocabulary import scratch_tokenizer
+from mtkd.models import bilstm
+from mtkd.models import names as models
+from mtkd.rules.selection import Uniform
+from mtkd.store.artifacts import Store
+from mtkd.tokens import batches as data
+from mtkd.tokens.vocabulary import scratch_tokenizer
+from mtkd.train import distil, recipes, terms
+from mtkd.train import loop as train
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation, Recipe, Stage, Term
 
 OPT = Optimisation(epochs=2, batch_size=8, lr=1e-2, keep="last")
 TINY = "bilstm-1x16e8"

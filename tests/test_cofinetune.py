@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtkd import distil, losses, models, outputs, teachers, terms, train
-from mtkd.cofinetune import cofinetune, joint_network, stage_of
-from mtkd.data import JointData
-from mtkd.distil import Init, distill, finetune
 from mtkd.errors import KitError
-from mtkd.networks import TextNetwork
-from mtkd.pooling import JointNetwork, PooledNetwork, Pooler, load_pooled
-from mtkd.prepare import prepare
-from mtkd.recipes import CoFinetuned, Optimisation, Recipe, Stage, Term
-from mtkd.selection import Everyone, InverseLoss
+from mtkd.models import names as models
+from mtkd.models.networks import TextNetwork
+from mtkd.models.pooling import JointNetwork, PooledNetwork, Pooler, load_pooled
+from mtkd.rules import losses
+from mtkd.rules.selection import Everyone, InverseLoss
+from mtkd.tokens.batches import JointData
+from mtkd.train import distil, outputs, teachers, terms
+from mtkd.train import loop as train
+from mtkd.train.cofinetune import cofinetune, joint_network, stage_of
+from mtkd.train.distil import Init, distill, finetune
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import CoFinetuned, Optimisation, Recipe, Stage, Term
 
 FAMILIES = ["scratch-2x32", "roberta-scratch-2x32", "mpnet-scratch-2x48"]  # three families, tokenisers, and two widths
 HOW = CoFinetuned(query=16)
@@ -24,7 +27,7 @@ OPT = Optimisation(epochs=4, batch_size=8, lr=3e-3)
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    from mtkd.store import Store
+    from mtkd.store.artifacts import Store
     from tests.conftest import make_text_task
 
     return prepare(make_text_task(), FAMILIES[0], max_length=48, vocab=300, store=Store(tmp_path_factory.mktemp("store")))
@@ -249,7 +252,7 @@ def test_equation_2_equals_the_term(prepared):
     term = Term("soft_cross_entropy", InverseLoss(), combine="losses", temperature=2.0)
     module = terms.prepare(term, terms.Setting({}, [{}, {}, {}]))
     said = outputs.TeacherBatch(z)
-    from mtkd.data import Batch
+    from mtkd.tokens.batches import Batch
 
     batch = Batch(torch.arange(4).numpy(), {}, y)
     weights = term.selection.weights(batch, said, 0, None)
@@ -258,7 +261,7 @@ def test_equation_2_equals_the_term(prepared):
 
 
 def outputs_of(logits):
-    from mtkd.networks import Outputs
+    from mtkd.models.networks import Outputs
 
     return Outputs(logits)
 

@@ -9,9 +9,9 @@ from conftest import text_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtkd.data import ImageData, TextData, iterate, padding_share, plan
 from mtkd.errors import KitError
-from mtkd.prepare import Views, prepare
+from mtkd.tokens.batches import ImageData, TextData, iterate, padding_share, plan
+from mtkd.train.prepare import Views, prepare
 
 
 def lines(lengths, seed=0) -> TextData:

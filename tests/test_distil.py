@@ -13,12 +13,14 @@ import transformers
 from conftest import make_image_task, make_text_task, text_split
 from torch.testing import assert_close
 
-from mtkd import distil, models, outputs, recipes, teachers, train
 from mtkd.errors import KitError
-from mtkd.evaluate import compute_metrics
-from mtkd.prepare import Augmentation, Views, prepare
-from mtkd.recipes import Independent, Optimisation
-from mtkd.store import Store, tensors_load
+from mtkd.measure.metrics import compute_metrics
+from mtkd.models import names as models
+from mtkd.store.artifacts import Store, tensors_load
+from mtkd.train import distil, outputs, recipes, teachers
+from mtkd.train import loop as train
+from mtkd.train.prepare import Augmentation, Views, prepare
+from mtkd.train.recipes import Independent, Optimisation
 
 OPT = Optimisation(epochs=2, batch_size=16, lr=3e-3)
 TEACHER, STUDENT = "scratch-2x32", "scratch-1x32"
@@ -372,9 +374,9 @@ ONCE = """
 import sys
 sys.path.insert(0, {tests!r})
 from conftest import make_text_task
-from mtkd import distil, recipes
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation
+from mtkd.train import distil, recipes
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation
 
 opt = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 prepared = prepare(make_text_task(), "scratch-2x32", vocab=200)

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mtkd import papers
+from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
 from mtkd.papers import domain_expertise, domain_expertise_scores, domain_expertise_span, published_value
 from mtkd.papers.domain_expertise_exercises import COUNTS, exercises, printable
 from mtkd.papers.domain_expertise_figures import followed_bars, followed_over_steps
@@ -22,7 +23,6 @@ from mtkd.papers.domain_expertise_scores import (
     rows_frame,
 )
 from mtkd.papers.domain_expertise_tables import median_id
-from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
 
 PAPER = "domain_expertise"
 TEACHERS = ["scratch-2x64", "roberta-scratch-2x64", "electra-scratch-2x64"]
@@ -575,12 +575,7 @@ def test_exercise_answers():
 def test_doctests():
     import doctest
 
-    from mtkd.papers import (
-        domain_expertise_exercises,
-        domain_expertise_plans,
-        domain_expertise_sizes,
-        domain_expertise_summary,
-    )
+    from mtkd.papers import domain_expertise_exercises, domain_expertise_plans, domain_expertise_sizes, domain_expertise_summary
 
     for module in (domain_expertise_scores, domain_expertise_span, domain_expertise_exercises, domain_expertise_plans,
                    domain_expertise_sizes, domain_expertise_summary):

@@ -13,22 +13,24 @@ import pytest
 import torch
 from conftest import CLASSES, COMMON, WORDS, make_regression_task, make_text_task
 
-from mtkd import train
+from mtkd import study as experiments
+from mtkd.data.tasks import Split, Task
 from mtkd.errors import KitError
-from mtkd.experts import ClassMixture, Expertise, RandomTeacher, choose
-from mtkd.gridfiles import read_grid
-from mtkd.papers import domain_expertise, domain_expertise_run, experiments, outcomes
+from mtkd.evidence import outcomes
+from mtkd.papers import domain_expertise, domain_expertise_run
 from mtkd.papers import domain_expertise_recipes as paper_recipes
 from mtkd.papers import domain_expertise_views as views
 from mtkd.papers.domain_expertise_plans import Variant, shown_names
 from mtkd.papers.domain_expertise_rows import ensemble_row, recalls, result_rows, teacher_rows
 from mtkd.papers.domain_expertise_run import Experiment, about
-from mtkd.parameters import read_parameters
-from mtkd.recipes import Independent, Optimisation
-from mtkd.records import repo_root
-from mtkd.selection import Confidence, Uniform
-from mtkd.tasks import Split, Task
-from mtkd.teachers import logits_of
+from mtkd.rules.experts import ClassMixture, Expertise, RandomTeacher, choose
+from mtkd.rules.selection import Confidence, Uniform
+from mtkd.runs.gridfiles import read_grid
+from mtkd.runs.parameters import read_parameters
+from mtkd.runs.records import repo_root
+from mtkd.train import loop as train
+from mtkd.train.recipes import Independent, Optimisation
+from mtkd.train.teachers import logits_of
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 TIME = {"train_s", "score_s", "intermediate_s", "teachers_s"}
@@ -289,7 +291,7 @@ def test_all_students_of_a_repeat_go_on_from_the_same_finetuned_one():
 
 
 def test_what_the_expert_rule_learned_is_kept_with_the_student():
-    from mtkd.store import tensors_load
+    from mtkd.store.artifacts import tensors_load
 
     e = experiment(sections=("methods",))
     student = e.distill(0, Variant("expertise"))

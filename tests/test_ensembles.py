@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtkd import distil, ensembles
-from mtkd.data import Batch
-from mtkd.ensembles import BestSingle, DevWeighted, LogisticWeighted, ensemble, random_single, weighted_logits
 from mtkd.errors import KitError
-from mtkd.experts import RandomTeacher
-from mtkd.outputs import TeacherBatch
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation, Recipe, Stage, Term
-from mtkd.selection import Primary, Uniform
-from mtkd.store import tensors_load
+from mtkd.rules import ensembles
+from mtkd.rules.ensembles import BestSingle, DevWeighted, LogisticWeighted, ensemble, random_single, weighted_logits
+from mtkd.rules.experts import RandomTeacher
+from mtkd.rules.selection import Primary, Uniform
+from mtkd.store.artifacts import tensors_load
+from mtkd.tokens.batches import Batch
+from mtkd.train import distil
+from mtkd.train.outputs import TeacherBatch
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation, Recipe, Stage, Term
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=5e-3, keep="last")
 
@@ -109,7 +110,7 @@ def test_the_best_single_teacher_is_never_evaluated():
 
 @pytest.fixture(scope="module")
 def made(text_task, tmp_path_factory):
-    from mtkd.store import Store
+    from mtkd.store.artifacts import Store
 
     prepared = prepare(text_task, "scratch-1x32", vocab=200, store=Store(tmp_path_factory.mktemp("store")))
     return prepared, distil.finetune(prepared, "scratch-1x32", range(2), replace(OPT, epochs=3))
@@ -125,7 +126,7 @@ def test_every_ensemble_teaches_a_student(made, selection):
     if isinstance(selection, ensembles.Fixed):
         w = tensors_load(student.folder / "selection-1.safetensors")["weights"]
         split = selection.fit_split
-        from mtkd.teachers import logits_of
+        from mtkd.train.teachers import logits_of
 
         z = torch.stack([logits_of(prepared, t, split) for t in teachers], 1)
         assert_close(w, selection.learn(z, torch.from_numpy(prepared.data(split).labels)))

@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtkd import distil, episodes, rewards, teachers, terms, train
-from mtkd.data import plan
+from mtkd.data.tasks import Task
 from mtkd.errors import KitError
-from mtkd.models import build
-from mtkd.policy import Policy
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation, Recipe, Stage, Term
-from mtkd.selection import Primary, Uniform
-from mtkd.store import Store, tensors_load
-from mtkd.tasks import Task
+from mtkd.models.names import build
+from mtkd.rules import rewards
+from mtkd.rules.policy import Policy
+from mtkd.rules.selection import Primary, Uniform
+from mtkd.store.artifacts import Store, tensors_load
+from mtkd.tokens.batches import plan
+from mtkd.train import distil, episodes, teachers, terms
+from mtkd.train import loop as train
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation, Recipe, Stage, Term
 from tests.conftest import CLASSES, text_split
 
 CPU = torch.device("cpu")

@@ -1,14 +1,15 @@
-"""The equations that are sums (1, 5, 8, 9) are written out in mtkd/losses.py for the reader; the loop adds a recipe's terms.
-Both must be the same number."""
+"""The equations that are sums (1, 5, 8, 9) are written out in mtkd/rules/losses.py for the reader; the loop adds a
+recipe's terms. Both must be the same number."""
 
 import numpy as np
 import torch
 
-from mtkd import losses, recipes, terms
-from mtkd.data import Batch
-from mtkd.models import Outputs
-from mtkd.outputs import TeacherBatch
-from mtkd.recipes import Optimisation
+from mtkd.models.names import Outputs
+from mtkd.rules import losses
+from mtkd.tokens.batches import Batch
+from mtkd.train import recipes, terms
+from mtkd.train.outputs import TeacherBatch
+from mtkd.train.recipes import Optimisation
 
 B, L, C, D, H = 3, 5, 4, 8, 2
 

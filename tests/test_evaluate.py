@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtkd.errors import KitError
-from mtkd.evaluate import METRICS, agreement, compute_metrics, ensemble_logits
+from mtkd.measure.metrics import METRICS, agreement, compute_metrics, ensemble_logits
 
 
 def one_hot(predictions, classes):

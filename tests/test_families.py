@@ -13,15 +13,16 @@ import transformers
 from conftest import make_pair_task
 from torch.testing import assert_close
 
-from mtkd import models, networks
-from mtkd.data import encode
+from mtkd.data.tasks import Split
 from mtkd.errors import KitError
-from mtkd.families import FAMILIES
-from mtkd.models import build, load, tokenizer_kind
-from mtkd.prepare import prepare, scratch_tokenizer
-from mtkd.store import Store
-from mtkd.tasks import Split
-from mtkd.vocabulary import LEARN, SPECIAL, unigram
+from mtkd.models import names as models
+from mtkd.models import networks
+from mtkd.models.families import FAMILIES
+from mtkd.models.names import build, load, tokenizer_kind
+from mtkd.store.artifacts import Store
+from mtkd.tokens.batches import encode
+from mtkd.tokens.vocabulary import LEARN, SPECIAL, unigram
+from mtkd.train.prepare import prepare, scratch_tokenizer
 
 HIDDEN = frozenset({"hidden"})
 SCORED = {"bert", "distilbert", "roberta", "albert", "electra"}  # attention that can be exchanged in transformers
@@ -290,7 +291,7 @@ LEARN_ALL = """
 import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
 from conftest import make_pair_task
-from mtkd.vocabulary import LEARN
+from mtkd.tokens.vocabulary import LEARN
 texts = [t for row in make_pair_task().splits["train"].inputs for t in row]
 for kind, learn in LEARN.items():
     print(kind, hashlib.sha256(learn(texts, 320).backend_tokenizer.to_str().encode()).hexdigest())

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from mtkd import distil, floors, rates
+from mtkd import study as experiments
+from mtkd.data.tasks import Split, Task, load_task, subset
 from mtkd.errors import KitError
-from mtkd.evaluate import pack_right, unpack_right
-from mtkd.gridfiles import read_grid
-from mtkd.papers import experiments, floor_table
-from mtkd.parameters import notebook_path, read_parameters
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation
-from mtkd.records import repo_root
+from mtkd.evidence import floor_table
+from mtkd.measure.metrics import pack_right, unpack_right
 from mtkd.report import read_records
-from mtkd.tasks import Split, Task, load_task, subset
-from mtkd.teachers import Model
+from mtkd.runs.gridfiles import read_grid
+from mtkd.runs.parameters import notebook_path, read_parameters
+from mtkd.runs.records import repo_root
+from mtkd.train import distil, floors, rates
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation
+from mtkd.train.teachers import Model
 
 WORDS = ("sun sea wind", "tax vote law", "goal team ball")
 
@@ -141,8 +142,8 @@ def test_a_rate_left_to_the_kit_is_the_one_that_fits_and_is_kept_with_the_model(
 # ---- teachers that have learned nothing ----
 
 def said(task: Task, tmp_path, logits: np.ndarray, name="scratch-2x64") -> tuple:
-    from mtkd.outputs import ids_tensor
-    from mtkd.store import tensors_save
+    from mtkd.store.artifacts import tensors_save
+    from mtkd.train.outputs import ids_tensor
 
     prepared = prepare(task, "scratch-1x16")
     tensors_save(tmp_path / "logits-validation.safetensors", {

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from mtkd.papers.frames import Layout, rows_frame
+from mtkd.evidence.frames import Layout, rows_frame
 
 LAYOUT = Layout("toy", plain=("arm", "task", "model", "repeat", "score"), identity=("arm", "task", "model", "repeat"),
                 replicate="repeat", replicates="repeats", may_differ=("sections",), measured=("speed",))  # fmt: skip

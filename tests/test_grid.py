@@ -13,11 +13,11 @@ import papermill
 import psutil
 import pytest
 
-from mtkd import cell, grid, records
 from mtkd.errors import KitError
-from mtkd.gridfiles import expand, read_grid, read_yaml
-from mtkd.parameters import check, read_parameters
-from mtkd.records import read_record
+from mtkd.runs import cell, grid, records
+from mtkd.runs.gridfiles import expand, read_grid, read_yaml
+from mtkd.runs.parameters import check, read_parameters
+from mtkd.runs.records import read_record
 
 PARAMETERS = """
 tier: str = "demo"           # how much to compute
@@ -46,7 +46,7 @@ if mode == "kill":
     os.kill(os.getpid(), 9)
 """
 RECORD = """
-from mtkd.records import finish
+from mtkd.runs.records import finish
 if mode != "silent":
     row = {"arm": "tinybert", "task": "toy", "kind": "student", "metric": "accuracy", "score": 0.5}
     parameters = {"tier": tier, "mode": mode, "lr": lr, "epochs": epochs, "members": members, "limit": limit,

@@ -11,16 +11,19 @@ import transformers
 from torch import nn
 from torch.testing import assert_close
 
-from mtkd import distil, evaluate, models, recipes, teachers, terms, train
-from mtkd.data import Batch
+from mtkd.data.tasks import Split, Task
 from mtkd.errors import KitError
-from mtkd.heads import HeadsNetwork, Voter, check_heads, classes_of, golden_path, renew, vote
-from mtkd.networks import Outputs
-from mtkd.outputs import StoredOutputs, TeacherBatch
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation, Recipe, Stage, Term
-from mtkd.selection import Primary, Uniform
-from mtkd.tasks import Split, Task
+from mtkd.measure import metrics as evaluate
+from mtkd.models import names as models
+from mtkd.models.heads import HeadsNetwork, Voter, check_heads, classes_of, golden_path, renew, vote
+from mtkd.models.networks import Outputs
+from mtkd.rules.selection import Primary, Uniform
+from mtkd.tokens.batches import Batch
+from mtkd.train import distil, recipes, teachers, terms
+from mtkd.train import loop as train
+from mtkd.train.outputs import StoredOutputs, TeacherBatch
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation, Recipe, Stage, Term
 
 CPU = torch.device("cpu")
 OPT = Optimisation(epochs=2, batch_size=8, lr=5e-3, keep="last", weight_decay=0)
@@ -531,7 +534,7 @@ def test_students_without_heads_keep_their_place_in_the_store(text_task, monkeyp
 
 def test_both_stages_are_the_same_twice(pooled_task, tmp_path):
     """The same seed gives the same heads and the same logits in two stores."""
-    from mtkd.store import Store
+    from mtkd.store.artifacts import Store
 
     found = []
     for place in ("a", "b"):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mtkd import helpers
-from mtkd.gridfiles import expand
-from mtkd.records import repo_root
-from mtkd.store import Store
+from mtkd.runs import helpers
+from mtkd.runs.gridfiles import expand
+from mtkd.runs.records import repo_root
+from mtkd.store.artifacts import Store
 
 RESNET = {"arm": "resnet", "task": "digits", "teacher": "resnet-8w4", "student": "resnet-8w4", "optimiser": "sgd",
           "teacher_epochs": 1, "student_epochs": 1, "train_size": 64, "validation_size": 0, "test_size": 0,
@@ -51,7 +51,7 @@ def test_a_helper_makes_the_models_that_the_notebook_then_finds(parameters, monk
 
 def test_a_helper_does_not_outlive_its_parent(parameters):
     parameters = {**parameters, "pools": list(range(40))}  # far more than it can do in the time
-    code = ("import subprocess, sys, json; from mtkd import helpers; helpers.atexit.register = lambda *a: None\n"
+    code = ("import subprocess, sys, json; from mtkd.runs import helpers; helpers.atexit.register = lambda *a: None\n"
             "p = helpers.subprocess.Popen; made = []\n"
             "helpers.subprocess.Popen = lambda *a, **k: made.append(p(*a, **k)) or made[-1]\n"
             "helpers.with_helpers('mtkd.papers.seed_ensemble_run', json.loads(sys.argv[1])); print(made[0].pid)")

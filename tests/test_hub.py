@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mtkd import hub
+from mtkd.data import hub
 from mtkd.errors import KitError
 
 

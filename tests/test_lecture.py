@@ -5,8 +5,10 @@ import doctest
 import torch
 import torch.nn.functional as F
 
-from mtkd import helpers, lecture, losses
+from mtkd import lecture
 from mtkd.papers.seed_ensemble_exercises import exercises
+from mtkd.rules import losses
+from mtkd.runs import helpers
 
 
 def test_doctests():
@@ -43,7 +45,7 @@ def test_show_displays_the_source_that_runs(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda item: shown.append(item.data))
     lecture.show(losses.original_kd)
-    assert "`mtkd/losses.py`" in shown[0]
+    assert "`mtkd/rules/losses.py`" in shown[0]
     assert "return ce + lam * kd" in shown[0]
 
 

@@ -14,7 +14,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 import mtkd
-from mtkd import losses
+from mtkd.rules import losses
 
 GOLDEN = Path(__file__).parent / "golden" / "textbrewer_multiteacher.json"
 

@@ -5,9 +5,9 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from mtkd import models
 from mtkd.errors import KitError
-from mtkd.models import build, load
+from mtkd.models import names as models
+from mtkd.models.names import build, load
 
 VOCAB = 50
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from mtkd import papers
+from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
 from mtkd.papers import mt_bert, published_value
 from mtkd.papers.mt_bert_exercises import averages_what_overlaps, encoders, exercises
 from mtkd.papers.mt_bert_scores import printed_name, rows_frame, short_name, teachers_name
-from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
 
 TEACHERS = ("scratch-2x64", "roberta-scratch-2x64", "mpnet-scratch-2x64")
 A, B, C = TEACHERS

@@ -13,18 +13,20 @@ import pytest
 import torch
 from conftest import make_text_task
 
-from mtkd import models, train
+from mtkd import study as experiments
+from mtkd.data.tasks import Split
 from mtkd.errors import KitError
-from mtkd.papers import experiments, mt_bert, mt_bert_checks, mt_bert_plans, mt_bert_recipes, mt_bert_run, mt_bert_scores
+from mtkd.models import names as models
+from mtkd.papers import mt_bert, mt_bert_checks, mt_bert_plans, mt_bert_recipes, mt_bert_run, mt_bert_scores
 from mtkd.papers import mt_bert_outcome as outcome
 from mtkd.papers import mt_bert_views as views
 from mtkd.papers.mt_bert_plans import plans
 from mtkd.papers.mt_bert_run import Experiment
-from mtkd.recipes import Optimisation
-from mtkd.selection import Everyone, InverseLoss
-from mtkd.store import Store, tensors_load, tensors_save
-from mtkd.tasks import Split
-from mtkd.teachers import logits_of
+from mtkd.rules.selection import Everyone, InverseLoss
+from mtkd.store.artifacts import Store, tensors_load, tensors_save
+from mtkd.train import loop as train
+from mtkd.train.recipes import Optimisation
+from mtkd.train.teachers import logits_of
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 NAMES = ("roberta-scratch-2x16h2", "mpnet-scratch-2x16h2", "scratch-2x16h2")

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtkd import docstrings, mind, nbme, pydocs, pydocs_span, tweets
+from mtkd.data import docstrings, mind, nbme, pydocs, pydocs_span, tweets
+from mtkd.data.tasks import Split, Task, check_task, hash_order, load_task
 from mtkd.errors import KitError
-from mtkd.tasks import Split, Task, check_task, hash_order, load_task
 
 
 def sizes(task):
@@ -444,7 +444,7 @@ def test_another_size_of_train_moves_nothing_else(spans):
 
 
 def test_span_task_is_the_same_in_another_process():
-    code = "from mtkd.tasks import load_task; print(load_task('pydocs/span', train=300).fingerprint)"
+    code = "from mtkd.data.tasks import load_task; print(load_task('pydocs/span', train=300).fingerprint)"
     env = {**os.environ, "PYTHONHASHSEED": "12345"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True).stdout
     assert out.strip() == load_task("pydocs/span", train=300).fingerprint

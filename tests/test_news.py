@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtkd import hub, news
+from mtkd.data import hub, news
+from mtkd.data.tasks import load_task
 from mtkd.errors import KitError
-from mtkd.tasks import load_task
 
 
 @pytest.fixture

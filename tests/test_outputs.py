@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtkd import distil, outputs, recipes, teachers, terms, train
-from mtkd.data import iterate
 from mtkd.errors import KitError
-from mtkd.models import build
-from mtkd.outputs import LiveOutputs, Needs, Packed, StoredOutputs
-from mtkd.prepare import Views, prepare
-from mtkd.recipes import Optimisation, Stage, Term
-from mtkd.selection import Primary, Uniform
+from mtkd.models.names import build
+from mtkd.rules.selection import Primary, Uniform
+from mtkd.tokens.batches import iterate
+from mtkd.train import distil, outputs, recipes, teachers, terms
+from mtkd.train import loop as train
+from mtkd.train.outputs import LiveOutputs, Needs, Packed, StoredOutputs
+from mtkd.train.prepare import Views, prepare
+from mtkd.train.recipes import Optimisation, Stage, Term
 
 CPU = torch.device("cpu")
 OPT = Optimisation(epochs=2, batch_size=8, lr=2e-3, keep="last")
@@ -176,7 +177,7 @@ def test_a_table_may_hold_more_but_not_less():
 
 
 def test_ids_survive_the_file(tmp_path):
-    from mtkd.store import tensors_save
+    from mtkd.store.artifacts import tensors_save
 
     ids = ["plain", "with space", "Übung/3", "a/0/1"]
     assert outputs.ids_from(outputs.ids_tensor(ids)) == ids
@@ -229,7 +230,7 @@ def test_a_score_artifact_is_keyed_by_teacher_and_split_and_holds_ids(prepared):
     assert not found.reused
     assert teachers.score(prepared, pool[0], "validation").reused
     assert not teachers.score(prepared, pool[1], "validation").reused
-    from mtkd.store import tensors_load
+    from mtkd.store.artifacts import tensors_load
 
     kept = tensors_load(found.folder / "logits.safetensors")
     assert outputs.ids_from(kept["ids"]) == prepared.task.splits["validation"].ids

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mtkd import papers
-from mtkd.gridfiles import read_grid
-from mtkd.records import repo_root
+from mtkd.runs.gridfiles import read_grid
+from mtkd.runs.records import repo_root
 
 FILES = sorted((repo_root() / "params").rglob("*.yaml"))
 WORKING = [paper for paper in papers.PAPERS if papers.module(paper) is not None]

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtkd import policy as p
-from mtkd import rewards
-from mtkd.data import Batch
 from mtkd.errors import KitError
-from mtkd.outputs import TeacherBatch
-from mtkd.policy import Policy
-from mtkd.recipes import Stage, Term, stage_spec
-from mtkd.selection import followed
-from mtkd.store import key
+from mtkd.rules import policy as p
+from mtkd.rules import rewards
+from mtkd.rules.policy import Policy
+from mtkd.rules.selection import followed
+from mtkd.store.artifacts import key
+from mtkd.tokens.batches import Batch
+from mtkd.train.outputs import TeacherBatch
+from mtkd.train.recipes import Stage, Term, stage_spec
 
 
 def fixed(k=2, width=3, seed=0, **changes) -> Policy:

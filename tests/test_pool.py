@@ -15,16 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from mtkd import data, distil, outputs, pool, poolfiles, poolscores, store, streamed, teachers, terms, train
+from mtkd.data import poolfiles
+from mtkd.data.tasks import Split
 from mtkd.errors import KitError
-from mtkd.models import build
-from mtkd.pool import attach, boundaries
-from mtkd.poolscores import StreamedOutputs
-from mtkd.prepare import prepare
-from mtkd.recipes import Independent, Optimisation, Recipe, Stage, Term
-from mtkd.selection import Chosen, Primary, Uniform
-from mtkd.streamed import StreamedData
-from mtkd.tasks import Split
+from mtkd.models.names import build
+from mtkd.rules.selection import Chosen, Primary, Uniform
+from mtkd.store import artifacts as store
+from mtkd.tokens import batches as data
+from mtkd.tokens import streamed
+from mtkd.tokens.streamed import StreamedData
+from mtkd.train import distil, outputs, pool, poolscores, teachers, terms
+from mtkd.train import loop as train
+from mtkd.train.pool import attach, boundaries
+from mtkd.train.poolscores import StreamedOutputs
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Independent, Optimisation, Recipe, Stage, Term
 from tests.conftest import make_image_task, make_pair_task, make_regression_task, make_text_task, sentences
 
 CPU = torch.device("cpu")

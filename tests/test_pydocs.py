@@ -12,9 +12,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import matthews_corrcoef
 from sklearn.naive_bayes import MultinomialNB
 
-from mtkd import docstrings, pydocs, tasks
+from mtkd.data import docstrings, pydocs, tasks
+from mtkd.data.tasks import load_task
 from mtkd.errors import KitError
-from mtkd.tasks import load_task
 
 # ---- cleaning ----
 
@@ -230,7 +230,7 @@ def test_train_size_moves_nothing_else(topic):
 
 
 def test_same_in_another_process(topic):
-    code = "from mtkd.tasks import load_task; print(load_task('pydocs/topic').fingerprint)"
+    code = "from mtkd.data.tasks import load_task; print(load_task('pydocs/topic').fingerprint)"
     env = {**os.environ, "PYTHONHASHSEED": "12345"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True).stdout
     assert out.strip() == topic.fingerprint

@@ -1,7 +1,7 @@
 """The five papers as data: seed_ensemble's recipes, sketches of the other four, and the crosses that are refused.
 
 The sketches show that the interface holds what the other papers need before they are built. Some of their selections live
-here and not in mtkd, as small, untuned stand-ins; rl_kd's policy is the kit's own (mtkd/policy.py).
+here and not in mtkd, as small, untuned stand-ins; rl_kd's policy is the kit's own (mtkd/rules/policy.py).
 """
 
 import json
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from mtkd import distil, episodes, losses, recipes, terms, train
-from mtkd.data import Batch, ImageData
 from mtkd.errors import KitError
-from mtkd.heads import vote
-from mtkd.models import Outputs, build
-from mtkd.outputs import LiveOutputs, StoredOutputs, TeacherBatch
-from mtkd.policy import Policy
-from mtkd.prepare import prepare
-from mtkd.recipes import CoFinetuned, Optimisation, Recipe, Stage, Term, stage_spec
-from mtkd.selection import Primary, Selection, Uniform
-from mtkd.store import key
+from mtkd.models.heads import vote
+from mtkd.models.names import Outputs, build
+from mtkd.rules import losses
+from mtkd.rules.policy import Policy
+from mtkd.rules.selection import Primary, Selection, Uniform
+from mtkd.store.artifacts import key
+from mtkd.tokens.batches import Batch, ImageData
+from mtkd.train import distil, episodes, recipes, terms
+from mtkd.train import loop as train
+from mtkd.train.outputs import LiveOutputs, StoredOutputs, TeacherBatch
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import CoFinetuned, Optimisation, Recipe, Stage, Term, stage_spec
 
 CPU = torch.device("cpu")
 OPT = Optimisation(epochs=2, batch_size=8, lr=5e-3, keep="last", weight_decay=0)

@@ -8,9 +8,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from mtkd import records
 from mtkd.errors import KitError
-from mtkd.records import finish, provenance, read_record, repo_root, run_id, runs_folder, stable_view
+from mtkd.runs import records
+from mtkd.runs.records import finish, provenance, read_record, repo_root, run_id, runs_folder, stable_view
 
 ROW = {"arm": "tinybert", "task": "toy", "kind": "student", "metric": "accuracy", "score": 0.5, "members": (0, 2)}
 

@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from torch import tensor
 from torch.testing import assert_close
 
-from mtkd import adaptive_terms, models, relation_terms, relations
-from mtkd.data import Batch
 from mtkd.errors import KitError
-from mtkd.models import Outputs
-from mtkd.outputs import Needs, TeacherBatch
-from mtkd.prepare import prepare
-from mtkd.recipes import Term
-from mtkd.store import Store
-from mtkd.terms import Setting
+from mtkd.models import names as models
+from mtkd.models.names import Outputs
+from mtkd.rules import relations
+from mtkd.store.artifacts import Store
+from mtkd.tokens.batches import Batch
+from mtkd.train import adaptive_terms, relation_terms
+from mtkd.train.outputs import Needs, TeacherBatch
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Term
+from mtkd.train.terms import Setting
 
 TERMS = {**relation_terms.TERMS, **adaptive_terms.TERMS}
 

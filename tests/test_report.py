@@ -9,8 +9,8 @@ from test_seed_ensemble import everything, made, record
 
 from mtkd import papers, report
 from mtkd.errors import KitError
+from mtkd.evidence.verdicts import Verdict
 from mtkd.papers import seed_ensemble
-from mtkd.verdicts import Verdict
 
 
 def write(folder, content):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtkd import representation
 from mtkd.errors import KitError
-from mtkd.models import build
-from mtkd.prepare import prepare
-from mtkd.representation import represent
-from mtkd.store import Store
+from mtkd.models.names import build
+from mtkd.store.artifacts import Store
+from mtkd.train import representation
+from mtkd.train.prepare import prepare
+from mtkd.train.representation import represent
 
 
 def relabelled(task, *names):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtkd.errors import KitError
-from mtkd.resnet import Block, CifarResNet
+from mtkd.models.resnet import Block, CifarResNet
 
 
 def parameters(model) -> int:

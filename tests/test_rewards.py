@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from mtkd import losses, rewards
-from mtkd.data import ImageData
-from mtkd.models import Outputs, build
-from mtkd.outputs import evaluate_logits
-from mtkd.prepare import prepare
+from mtkd.models.names import Outputs, build
+from mtkd.rules import losses, rewards
+from mtkd.tokens.batches import ImageData
+from mtkd.train.outputs import evaluate_logits
+from mtkd.train.prepare import prepare
 
 CPU = torch.device("cpu")
 

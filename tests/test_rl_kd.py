@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mtkd import papers
+from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
 from mtkd.papers import (
     published_value,
     rl_kd,
@@ -24,8 +25,7 @@ from mtkd.papers import (
 )
 from mtkd.papers.rl_kd_exercises import exercises
 from mtkd.papers.rl_kd_scores import CONTROLS, ENSEMBLES, READINGS, exception, method_name, rows_frame, short_name
-from mtkd.policy import Policy
-from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
+from mtkd.rules.policy import Policy
 
 TEACHERS = ("scratch-2x64", "roberta-scratch-2x64", "albert-scratch-2x64")
 A, B, C = TEACHERS

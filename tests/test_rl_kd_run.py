@@ -11,25 +11,28 @@ import pandas as pd
 import pytest
 import torch
 
-from mtkd import distil, models, representation, train
-from mtkd.ensembles import BestSingle, DevWeighted, LogisticWeighted
+from mtkd import study as experiments
+from mtkd.data.tasks import Split
 from mtkd.errors import KitError
-from mtkd.experts import RandomTeacher
-from mtkd.files import canonical
-from mtkd.gridfiles import read_grid
-from mtkd.papers import experiments, rl_kd, rl_kd_recipes, rl_kd_scores
+from mtkd.models import names as models
+from mtkd.papers import rl_kd, rl_kd_recipes, rl_kd_scores
 from mtkd.papers import rl_kd_outcome as outcome
 from mtkd.papers import rl_kd_views as views
 from mtkd.papers.rl_kd_plans import plans, reward_of
 from mtkd.papers.rl_kd_recipes import Loss
 from mtkd.papers.rl_kd_run import Experiment, from_parameters
-from mtkd.parameters import notebook_path, read_parameters
-from mtkd.policy import Policy
-from mtkd.recipes import Optimisation, stage_spec
-from mtkd.records import repo_root
-from mtkd.selection import Primary, Uniform
-from mtkd.store import Store, key
-from mtkd.tasks import Split
+from mtkd.rules.ensembles import BestSingle, DevWeighted, LogisticWeighted
+from mtkd.rules.experts import RandomTeacher
+from mtkd.rules.policy import Policy
+from mtkd.rules.selection import Primary, Uniform
+from mtkd.runs.gridfiles import read_grid
+from mtkd.runs.parameters import notebook_path, read_parameters
+from mtkd.runs.records import repo_root
+from mtkd.store.artifacts import Store, key
+from mtkd.store.files import canonical
+from mtkd.train import distil, representation
+from mtkd.train import loop as train
+from mtkd.train.recipes import Optimisation, stage_spec
 from tests.conftest import make_image_task, make_regression_task, make_text_task
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)

@@ -8,11 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from mtkd import papers
+from mtkd.evidence.frames import points
+from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
 from mtkd.papers import seed_ensemble
-from mtkd.papers.frames import points
 from mtkd.papers.seed_ensemble_scores import combinations, equal_time, rows_frame, time_curves
 from mtkd.papers.seed_ensemble_tables import printed_name
-from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
 
 
 def row(members=(), score=0.5, *, arm="tinybert", task="pydocs/topic", pool=0, kind="student", primary=None, repeat=0,

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from conftest import make_image_task, make_text_task
 
-from mtkd import recipes, train
+from mtkd import study as experiments
+from mtkd.data.tasks import Split
 from mtkd.errors import KitError
-from mtkd.papers import experiments
 from mtkd.papers import seed_ensemble_outcome as outcome
 from mtkd.papers.seed_ensemble_plans import Plan, plans
 from mtkd.papers.seed_ensemble_run import Experiment
-from mtkd.prepare import Augmentation, Views
-from mtkd.recipes import Optimisation
-from mtkd.store import Store
-from mtkd.tasks import Split
+from mtkd.store.artifacts import Store
+from mtkd.train import loop as train
+from mtkd.train import recipes
+from mtkd.train.prepare import Augmentation, Views
+from mtkd.train.recipes import Optimisation
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 ROW = {"arm", "task", "pool", "kind", "members", "k", "primary", "repeat", "variant", "metric", "score", "metrics", "split",

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from torch import tensor
 from torch.testing import assert_close
 
-from mtkd import distil, experts
-from mtkd.data import Batch
 from mtkd.errors import KitError
-from mtkd.experts import (
+from mtkd.rules import experts
+from mtkd.rules.experts import (
     ClassMixture,
     Expertise,
     RandomTeacher,
@@ -30,11 +29,13 @@ from mtkd.experts import (
     recalls,
     shares_of,
 )
-from mtkd.outputs import TeacherBatch
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation, Recipe, Stage, Term, stage_spec
-from mtkd.selection import Confidence, Everyone, InverseLoss, Primary, Uniform, confidence, followed, inverse_loss
-from mtkd.store import key, tensors_load, tensors_save
+from mtkd.rules.selection import Confidence, Everyone, InverseLoss, Primary, Uniform, confidence, followed, inverse_loss
+from mtkd.store.artifacts import key, tensors_load, tensors_save
+from mtkd.tokens.batches import Batch
+from mtkd.train import distil
+from mtkd.train.outputs import TeacherBatch
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation, Recipe, Stage, Term, stage_spec
 
 APPLE, ORANGE, GRASS = range(3)
 T1, T2, T3 = range(3)

@@ -3,9 +3,9 @@
 import datasets
 import pytest
 
-from mtkd import hub, snli
+from mtkd.data import hub, snli
+from mtkd.data.tasks import load_task
 from mtkd.errors import KitError
-from mtkd.tasks import load_task
 
 
 def rows(n: int, without: int = 0) -> datasets.Dataset:

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mtkd import distil, outputs, spans, teachers
-from mtkd.align import AFTER_FIRST, AFTER_SECOND, CLS, Places
-from mtkd.distil import distill, finetune
+from mtkd.data import spans
+from mtkd.data.tasks import Split, Task
 from mtkd.errors import KitError
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation, Recipe, Stage, Term
-from mtkd.selection import Confidence, Uniform
-from mtkd.tasks import Split, Task
+from mtkd.rules.selection import Confidence, Uniform
+from mtkd.tokens.align import AFTER_FIRST, AFTER_SECOND, CLS, Places
+from mtkd.train import distil, outputs, teachers
+from mtkd.train.distil import distill, finetune
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation, Recipe, Stage, Term
 
 WORDS = ["boat", "wave", "cow", "barn", "tram", "street", "goat", "tower"]
 COLOURS = ["red", "green", "blue", "grey"]
@@ -45,7 +46,7 @@ def task() -> Task:
 
 @pytest.fixture(scope="module")
 def prepared(task, tmp_path_factory):
-    from mtkd.store import Store
+    from mtkd.store.artifacts import Store
 
     return prepare(task, "scratch-1x32", max_length=96, vocab=300, store=Store(tmp_path_factory.mktemp("store")))
 
@@ -165,8 +166,8 @@ def test_the_teachers_own_loss_changes_nothing_but_the_value(prepared, pool):
 
 
 def test_a_token_that_nobody_saw_is_not_learned_from(prepared, pool):
-    from mtkd import terms
-    from mtkd.networks import Outputs
+    from mtkd.models.networks import Outputs
+    from mtkd.train import terms
 
     data = prepared.data("train")
     batch = data.batch(np.array([0]))
@@ -181,7 +182,7 @@ def test_a_token_that_nobody_saw_is_not_learned_from(prepared, pool):
     said.seen[1] = torch.ones_like(seen)                               # one teacher did: its word alone counts
     s = torch.randn(1, seen.shape[1], 2)
     units = module(Outputs(s), said, batch, Uniform().weights(batch, said, 0, None))
-    from mtkd.losses import soft_cross_entropy
+    from mtkd.rules.losses import soft_cross_entropy
 
     assert_close(units[0, 3], soft_cross_entropy(s[0, 3], z[0, 3, 1]))
 

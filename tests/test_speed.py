@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from mtkd.errors import KitError
-from mtkd.models import build, count_parameters
-from mtkd.networks import Outputs
-from mtkd.prepare import prepare
-from mtkd.speed import ask
+from mtkd.models.names import build, count_parameters
+from mtkd.models.networks import Outputs
+from mtkd.train.prepare import prepare
+from mtkd.train.speed import ask
 
 KEYS = {"samples_per_second", "best_batch", "best_latency_ms", "latency_p50_ms", "latency_p95_ms", "per_batch", "parameters",
         "weights_mib", "peak_memory_mib", "samples", "repeats", "device", "threads"}

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from mtkd import stats, verdicts
-from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
+from mtkd.evidence import stats, verdicts
+from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
 
 values = st.lists(st.integers(-500, 500).map(lambda i: i / 100), min_size=3, max_size=7)
 pvalues = st.lists(st.floats(0, 1), min_size=1, max_size=12)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from mtkd import store
 from mtkd.errors import KitError
-from mtkd.files import canonical, hash_sources, plain
-from mtkd.store import Store, key, source_hash, tensors_load, tensors_save, write_json_atomic
+from mtkd.store import artifacts as store
+from mtkd.store.artifacts import Store, key, source_hash, tensors_load, tensors_save, write_json_atomic
+from mtkd.store.files import canonical, hash_sources, plain
 
 SPEC = {"task": "pydocs/topic", "seed": 0, "members": (0, 2)}
 
@@ -39,7 +39,7 @@ def start_maker(folder: Path, log: Path, seconds: float) -> subprocess.Popen:
     code = f"""
 import time
 from pathlib import Path
-from mtkd.store import Store
+from mtkd.store.artifacts import Store
 log = Path({str(log)!r})
 def note(word):
     with log.open("a") as file:

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtkd import glue, images
+from mtkd.data import glue, images
+from mtkd.data.tasks import Split, Task, check_task, content_hash, hash_order, load_task, task_names, unique_ids
 from mtkd.errors import KitError
-from mtkd.tasks import Split, Task, check_task, content_hash, hash_order, load_task, task_names, unique_ids
 
 
 def text_split(n=4, labels=None):

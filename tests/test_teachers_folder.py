@@ -5,14 +5,15 @@ import shutil
 import pytest
 import torch
 
-from mtkd import models, teachers
-from mtkd.cofinetune import cofinetune
 from mtkd.errors import KitError
-from mtkd.finished import model_files
-from mtkd.prepare import prepare
-from mtkd.recipes import CoFinetuned, Optimisation
-from mtkd.store import Store
-from mtkd.teachers import teacher_from_folder
+from mtkd.models import names as models
+from mtkd.models.finished import model_files
+from mtkd.store.artifacts import Store
+from mtkd.train import teachers
+from mtkd.train.cofinetune import cofinetune
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import CoFinetuned, Optimisation
+from mtkd.train.teachers import teacher_from_folder
 
 NAME = "scratch-1x32"
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from mtkd import papers
+from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
 from mtkd.papers import published_value, tmkd, tmkd_extras, tmkd_scores, tmkd_tables
 from mtkd.papers.tmkd_exercises import exercises, more_parameters, trainings, vote
 from mtkd.papers.tmkd_scores import method_name, pick, row_name, rows_frame, student_name
-from mtkd.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
 
 TARGET, OTHER = "pydocs/topic", "glue/rte"
 STUDENT, BILSTM, TEACHER = "scratch-1x32", "bilstm-1x32e32", "scratch-2x64"

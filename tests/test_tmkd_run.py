@@ -11,16 +11,20 @@ import pytest
 import torch
 from conftest import make_image_task, make_pair_task, make_regression_task, make_text_task, text_split
 
-from mtkd import heads, models, records, train
+from mtkd import study as experiments
 from mtkd.errors import KitError
-from mtkd.evaluate import ensemble_logits
-from mtkd.papers import experiments, tmkd, tmkd_outcome, tmkd_plans, tmkd_recipes, tmkd_rows, tmkd_run, tmkd_views
+from mtkd.measure.metrics import ensemble_logits
+from mtkd.models import heads
+from mtkd.models import names as models
+from mtkd.papers import tmkd, tmkd_outcome, tmkd_plans, tmkd_recipes, tmkd_rows, tmkd_run, tmkd_views
 from mtkd.papers.tmkd_plans import plans
 from mtkd.papers.tmkd_run import Experiment
 from mtkd.papers.tmkd_scores import SECTIONS
-from mtkd.recipes import Optimisation
-from mtkd.selection import Primary, Uniform
-from mtkd.store import Store
+from mtkd.rules.selection import Primary, Uniform
+from mtkd.runs import records
+from mtkd.store.artifacts import Store
+from mtkd.train import loop as train
+from mtkd.train.recipes import Optimisation
 
 OPT = Optimisation(epochs=1, batch_size=16, lr=3e-3)
 STUDENT, BILSTM = "scratch-1x16h2", "bilstm-1x8e8v100"

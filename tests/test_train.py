@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from mtkd import outputs, terms, train
-from mtkd.data import ImageData
 from mtkd.errors import KitError
-from mtkd.evaluate import compute_metrics
-from mtkd.models import Outputs, build
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation, Stage, Term
-from mtkd.selection import Uniform
+from mtkd.measure.metrics import compute_metrics
+from mtkd.models.names import Outputs, build
+from mtkd.rules.selection import Uniform
+from mtkd.tokens.batches import ImageData
+from mtkd.train import loop as train
+from mtkd.train import outputs, terms
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation, Stage, Term
 
 CPU = torch.device("cpu")
 PLAIN = Optimisation(epochs=2, batch_size=8, lr=3e-3, keep="last")

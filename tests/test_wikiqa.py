@@ -10,14 +10,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from mtkd import distil, evaluate, outputs, pool, wikiqa
+from mtkd.data import wikiqa
+from mtkd.data.tasks import load_task
 from mtkd.errors import KitError
-from mtkd.evaluate import mean_average_precision
-from mtkd.models import build
-from mtkd.prepare import prepare
-from mtkd.recipes import Optimisation, Recipe, Stage, Term
-from mtkd.selection import Uniform
-from mtkd.tasks import load_task
+from mtkd.measure import metrics as evaluate
+from mtkd.measure.metrics import mean_average_precision
+from mtkd.models.names import build
+from mtkd.rules.selection import Uniform
+from mtkd.train import distil, outputs, pool
+from mtkd.train.prepare import prepare
+from mtkd.train.recipes import Optimisation, Recipe, Stage, Term
 
 # ---- mean average precision ----
 

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mtkd import papers
+from mtkd.evidence.frames import data_note, differences, in_order, is_stand_in, margin_points
+from mtkd.evidence.verdicts import Member, Verdict, universal
 from mtkd.papers import Exhibit
 from mtkd.papers.domain_expertise_figures import BAR_FIGURES
 from mtkd.papers.domain_expertise_scores import (
@@ -38,8 +40,6 @@ from mtkd.papers.domain_expertise_tables import (
     any_median_table,
     table5_1,
 )
-from mtkd.papers.frames import data_note, differences, in_order, is_stand_in, margin_points
-from mtkd.verdicts import Member, Verdict, universal
 
 EXHIBITS: dict[str, Callable] = {
     f"{PAPER}.table4_1": table4_1, f"{PAPER}.table4_2": table4_2, f"{PAPER}.table5_1": table5_1, **PER_CLASS_TABLES,

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from mtkd import experts
 from mtkd.lecture import Exercises
+from mtkd.rules import experts
 
 # The worked example of exercise 1: three classes, three teachers; teacher 2 is the best overall.
 BEST, ACCURACY = torch.tensor([0, 1, 1]), torch.tensor([0.70, 0.75, 0.80])

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtkd.data.tasks import Task, unique_ids
 from mtkd.errors import KitError
-from mtkd.experts import NONE, PER, SEVERAL, SPLITS, TIES
 from mtkd.papers.domain_expertise_scores import CLASSES, SPAN
-from mtkd.papers.experiments import is_finished, is_table, shown, source_name
-from mtkd.tasks import Task, unique_ids
+from mtkd.rules.experts import NONE, PER, SEVERAL, SPLITS, TIES
+from mtkd.study import is_finished, is_table, shown, source_name
 
 OTHERS = "other questions"
 SECTIONS = ("methods", "others", "temperature", "variants", "controls")

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mtkd.errors import KitError
-from mtkd.experts import ClassMixture, Expertise, RandomTeacher
-from mtkd.recipes import Independent, Optimisation, Recipe, Stage, Term
-from mtkd.selection import Confidence, Selection, Uniform
+from mtkd.rules.experts import ClassMixture, Expertise, RandomTeacher
+from mtkd.rules.selection import Confidence, Selection, Uniform
+from mtkd.train.recipes import Independent, Optimisation, Recipe, Stage, Term
 
 
 def student(name: str, selection: Selection, *, optimisation: Optimisation, alpha: float = 0.5, temperature: float = 1.0,
@@ -32,7 +32,7 @@ def student(name: str, selection: Selection, *, optimisation: Optimisation, alph
 
 def expertise(*, several: str = "overall", none: str = "overall", ties: str = "random", fit_split: str = "validation",
               seed: int = 0, **loss) -> Recipe:
-    """"Our approach" (4.5 to 4.7): the teacher that predicts the class it is the best at. See mtkd.experts.Expertise."""
+    """"Our approach" (4.5 to 4.7): the teacher that predicts the class it is the best at. See mtkd.rules.experts.Expertise."""
     rule = Expertise(several=several, none=none, ties=ties, fit_split=fit_split, seed=seed)
     return student("expertise", rule, **loss)
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mtkd import distil, experts, teachers
+from mtkd.evidence.outcomes import sum_or_none
 from mtkd.papers.domain_expertise_plans import Variant
 from mtkd.papers.domain_expertise_run import Experiment
 from mtkd.papers.domain_expertise_scores import SPAN
-from mtkd.papers.experiments import answered, cost, floor_rows
-from mtkd.papers.outcomes import sum_or_none
-from mtkd.teachers import Model
+from mtkd.rules import experts
+from mtkd.study import answered, cost, floor_rows
+from mtkd.train import distil, teachers
+from mtkd.train.teachers import Model
 
 
 def recalls(e: Experiment, logits: torch.Tensor, split: str = "test") -> dict[str, float | None]:
@@ -69,7 +70,7 @@ def ensemble_row(e: Experiment, repeat: int) -> dict:
 
 
 def floors(e: Experiment, repeat: int) -> list[dict]:
-    """What any model must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+    """What any model must beat: the majority class and a linear model of word counts (mtkd/train/floors.py)."""
     return floor_rows(e.prepared_for(repeat), e.task, {"repeat": repeat})
 
 

@@ -3,7 +3,7 @@
 Two arms. "classes": teachers of different families on a task of several classes (5.1 to 5.4). "span": two teachers of
 different tokenisers on a token task (NBME, 5.6), two students. One repeat is one independent set of teachers and students:
 every seed differs from repeat to repeat, and within one all students share seed and start, so that they differ in whom
-they follow and in nothing else. Nothing is trained here; every line asks mtkd.distil for a finished model. A `Variant`
+they follow and in nothing else. Nothing is trained here; every line asks mtkd.train.distil for a finished model. A `Variant`
 (mtkd/papers/domain_expertise_plans.py) says which student; mtkd/papers/domain_expertise_rows.py makes models into rows.
 """
 
@@ -16,20 +16,20 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from mtkd import distil, teachers
+from mtkd.data.tasks import Split, Task
 from mtkd.errors import KitError
 from mtkd.papers import domain_expertise_plans as plans
 from mtkd.papers import domain_expertise_recipes
 from mtkd.papers.domain_expertise_plans import OTHERS, SECTIONS, SWITCHES, Variant
-from mtkd.papers.experiments import Draws, finished_teacher, is_finished, optimisation, read_task, sizes, sound, stages
-from mtkd.prepare import Prepared, prepare
-from mtkd.recipes import Optimisation, Recipe
-from mtkd.store import tensors_load
-from mtkd.tasks import Split, Task
-from mtkd.teachers import Model
+from mtkd.store.artifacts import tensors_load
+from mtkd.study import Draws, finished_teacher, is_finished, optimisation, read_task, sizes, sound, stages
+from mtkd.train import distil, teachers
+from mtkd.train.prepare import Prepared, prepare
+from mtkd.train.recipes import Optimisation, Recipe
+from mtkd.train.teachers import Model
 
 STRIDE = 1000  # seeds per repeat: teachers from 0, models beside them from 100, students from 200. The kit's committed runs
-BESIDE, STUDENT, DISTILLED = 100, 200, 201  # name them, so they stay as they are (mtkd/papers/experiments.py has others)
+BESIDE, STUDENT, DISTILLED = 100, 200, 201  # name them, so they stay as they are (mtkd/study.py has others)
 
 
 @dataclass

@@ -13,8 +13,9 @@ Worked example, EMOTION in Table 5.2, our approach against BERT:
 import numpy as np
 import pandas as pd
 
-from mtkd.papers import frames, load, published_value
-from mtkd.papers.frames import Layout, is_stand_in, points
+from mtkd.evidence import frames
+from mtkd.evidence.frames import Layout, is_stand_in, points
+from mtkd.papers import load, published_value
 
 PAPER = "domain_expertise"
 CLASSES, SPAN = "classes", "span"

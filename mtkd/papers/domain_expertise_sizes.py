@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, frames, published_value
+from mtkd.evidence import frames
+from mtkd.papers import Exhibit, published_value
 from mtkd.papers.domain_expertise_scores import CLASSES, PAPER, PER_CLASS, data_set, roles, rows_frame
 from mtkd.papers.domain_expertise_tables import THESIS, missing, teacher_names
 

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, frames
+from mtkd.evidence import frames
+from mtkd.papers import Exhibit
 from mtkd.papers.domain_expertise_scores import (
     CLASSES,
     LAYOUT,

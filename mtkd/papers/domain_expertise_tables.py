@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, frames, published_value
+from mtkd.evidence import frames
+from mtkd.papers import Exhibit, published_value
 from mtkd.papers.domain_expertise_scores import (
     CLASSES,
     PAPER,

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mtkd import experts, spans, teachers
-from mtkd.data import plan
+from mtkd.data import spans
 from mtkd.papers.domain_expertise_plans import Variant
 from mtkd.papers.domain_expertise_run import DISTILLED, Experiment
-from mtkd.store import tensors_load
+from mtkd.rules import experts
+from mtkd.store.artifacts import tensors_load
+from mtkd.tokens.batches import plan
+from mtkd.train import teachers
 
 ONE, SEVERAL, NONE = "one expert", "several experts", "no expert"
 MAIN = Variant("expertise")

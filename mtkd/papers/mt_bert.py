@@ -7,8 +7,9 @@ per repeat and setting, n = number of repeats. All differences and margins are i
 import pandas as pd
 
 from mtkd import papers
+from mtkd.evidence.frames import data_note, differences, in_order, margin_points
+from mtkd.evidence.verdicts import Member, Verdict, universal
 from mtkd.papers import Exhibit
-from mtkd.papers.frames import data_note, differences, in_order, margin_points
 from mtkd.papers.mt_bert_figures import fig3, fig4, fig5
 from mtkd.papers.mt_bert_scores import (
     ABLATIONS,
@@ -24,7 +25,6 @@ from mtkd.papers.mt_bert_scores import (
     teachers_name,
 )
 from mtkd.papers.mt_bert_tables import controls, poolers, students, summary, table1, table2, table3
-from mtkd.verdicts import Member, Verdict, universal
 
 EXHIBITS = {f"{PAPER}.{make.__name__}": make for make in (table1, table2, table3, fig3, fig4, fig5)}
 EXTRAS = {f"{PAPER}.controls": controls, f"{PAPER}.poolers": poolers}

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import transformers
 
-from mtkd import hub
+from mtkd.data import hub
 from mtkd.errors import KitError
-from mtkd.families import SCRATCH
-from mtkd.models import ALIASES, CUT
-from mtkd.networks import NO_SCORES
-from mtkd.papers.experiments import is_finished, is_table, source_name
+from mtkd.models.families import SCRATCH
+from mtkd.models.names import ALIASES, CUT
+from mtkd.models.networks import NO_SCORES
+from mtkd.models.students import layer_choice
 from mtkd.papers.mt_bert_scores import POOLERS, SECTIONS, short_name
-from mtkd.students import layer_choice
+from mtkd.study import is_finished, is_table, source_name
 
 if TYPE_CHECKING:
     from mtkd.papers.mt_bert_run import Experiment
-    from mtkd.teachers import Model
+    from mtkd.train.teachers import Model
 
 WORDS = {"student_init": ("teacher", "pretrained"), "student_head": ("shared", "new"), "pooler": tuple(POOLERS),
          "combination_start": ("own", "fixed")}

@@ -6,8 +6,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from mtkd import losses
 from mtkd.lecture import Exercises
+from mtkd.rules import losses
 
 FIRST = [(0, 4), (4, 7), (8, 13)]  # a word in two pieces, then another word
 SECOND = [(0, 2), (2, 7), (8, 10), (10, 12), (12, 13)]  # the same text cut otherwise

@@ -4,8 +4,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from mtkd.evidence.frames import missing
 from mtkd.papers import Exhibit
-from mtkd.papers.frames import missing
 from mtkd.papers.mt_bert_scores import ABLATIONS, METHODS, PAPER, rows_frame, shown_metrics
 from mtkd.papers.mt_bert_tables import made
 

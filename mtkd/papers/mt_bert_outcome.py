@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtkd.papers import outcomes
-from mtkd.papers.experiments import best
+from mtkd.evidence import outcomes
 from mtkd.papers.mt_bert_plans import Plan
 from mtkd.papers.mt_bert_run import Experiment
-from mtkd.teachers import Model
+from mtkd.study import best
+from mtkd.train.teachers import Model
 
 
 def data_rows(experiment: Experiment) -> list[dict]:

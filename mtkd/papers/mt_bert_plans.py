@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from mtkd.papers.experiments import is_table
 from mtkd.papers.mt_bert_scores import ABLATIONS, BASELINES, POOLERS
+from mtkd.study import is_table
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""MT-BERT and what it is compared with, as recipes: plain data for mtkd.distil.
+"""MT-BERT and what it is compared with, as recipes: plain data for mtkd.train.distil.
 
 Every recipe follows all teachers of the list that it is used with; `layered` names the positions of those that have
 layers to show (a table of logits has none), None meaning all.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mtkd import recipes
 from mtkd.errors import KitError
-from mtkd.recipes import CoFinetuned, Optimisation, Recipe, Stage, Term
-from mtkd.selection import Everyone, InverseLoss, Primary, Uniform
+from mtkd.rules.selection import Everyone, InverseLoss, Primary, Uniform
+from mtkd.train import recipes
+from mtkd.train.recipes import CoFinetuned, Optimisation, Recipe, Stage, Term
 
 Positions = tuple[int, ...] | None
 TOGETHER = CoFinetuned()
@@ -52,7 +52,7 @@ def pkd(
 
     Its grid is alpha in {0.2, 0.5, 0.7}, T in {5, 10, 20}, beta in {10, 100, 500, 1000}; the defaults are its middle. As
     in its authors' code KD is scaled by T squared (at T = 10 it would otherwise teach nothing), and beta belongs to the
-    mean over layer pairs and widths, where mtkd.relations.patience sums.
+    mean over layer pairs and widths, where mtkd.rules.relations.patience sums.
     """
     return Recipe("mt_bert/pkd", (Stage("task", (
         Term("cross_entropy", weight=1 - alpha),

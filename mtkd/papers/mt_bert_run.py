@@ -1,6 +1,6 @@
 """The paper's experiment, asked of the store: sets of teachers, MT-BERT at every depth, baselines, ablations, controls.
 
-Nothing is trained here; every line asks mtkd.distil for a finished model and writes down a row about it. A `Plan`
+Nothing is trained here; every line asks mtkd.train.distil for a finished model and writes down a row about it. A `Plan`
 (mtkd/papers/mt_bert_plans.py) says which model, in words that a row repeats; `Experiment.make` turns it into the model.
 """
 
@@ -12,13 +12,13 @@ from functools import partial
 
 import numpy as np
 
-from mtkd import distil
-from mtkd.cofinetune import cofinetune
-from mtkd.distil import Init
-from mtkd.evaluate import compute_metrics, ensemble_logits
+from mtkd.data.tasks import Task
+from mtkd.measure.metrics import compute_metrics, ensemble_logits
 from mtkd.papers import mt_bert_checks as check
 from mtkd.papers import mt_bert_recipes as make_recipe
-from mtkd.papers.experiments import (
+from mtkd.papers.mt_bert_plans import Plan, plans
+from mtkd.papers.mt_bert_scores import SECTIONS
+from mtkd.study import (
     Repeats,
     answered,
     answers,
@@ -32,12 +32,12 @@ from mtkd.papers.experiments import (
     sound,
     source_name,
 )
-from mtkd.papers.mt_bert_plans import Plan, plans
-from mtkd.papers.mt_bert_scores import SECTIONS
-from mtkd.prepare import Prepared, prepare
-from mtkd.recipes import CoFinetuned, Optimisation, Recipe
-from mtkd.tasks import Task
-from mtkd.teachers import Model
+from mtkd.train import distil
+from mtkd.train.cofinetune import cofinetune
+from mtkd.train.distil import Init
+from mtkd.train.prepare import Prepared, prepare
+from mtkd.train.recipes import CoFinetuned, Optimisation, Recipe
+from mtkd.train.teachers import Model
 
 CHANGES = {"no_weighting": {"weighting": False}, "no_hidden": {"hidden": 0.0}, "no_distillation": {"distillation": 0.0},
            "no_task": {"task": 0.0}}
@@ -215,7 +215,7 @@ class Experiment(Repeats):
             yield {**self.row(plan, mean, [], logits["test"]), "parameters": size or None}
 
     def floor_rows(self, repeat: int) -> list[dict]:
-        """What any model must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+        """What any model must beat: the majority class and a linear model of word counts (mtkd/train/floors.py)."""
         return floor_rows(self.prepared_for(repeat), self.task, {"repeat": repeat})
 
     def student_row(self, plan: Plan) -> dict:

@@ -15,9 +15,9 @@ the full MT-BERT, so that each exhibit needs the rows of one section only:
 
 import pandas as pd
 
-from mtkd.families import SCRATCH
-from mtkd.papers import frames
-from mtkd.papers.frames import Layout, plain_name
+from mtkd.evidence import frames
+from mtkd.evidence.frames import Layout, plain_name
+from mtkd.models.families import SCRATCH
 
 PAPER = "mt_bert"
 SECTIONS = ("main", "combinations", "ablations", "ensembles", "poolers")

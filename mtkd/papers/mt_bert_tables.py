@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, frames, load, published_value
-from mtkd.papers.frames import missing, paired_table, points, split_counts
+from mtkd.evidence import frames
+from mtkd.evidence.frames import missing, paired_table, points, split_counts
+from mtkd.papers import Exhibit, load, published_value
 from mtkd.papers.mt_bert_scores import (
     BASELINES,
     CONTROLS,

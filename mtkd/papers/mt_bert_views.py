@@ -8,15 +8,16 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 
-from mtkd import align, teachers
+from mtkd.data.tasks import Split
 from mtkd.papers import Exhibit
-from mtkd.papers.experiments import is_finished
 from mtkd.papers.mt_bert_run import Experiment
 from mtkd.papers.mt_bert_scores import TEACHERS, short_name
-from mtkd.prepare import Prepared
-from mtkd.selection import inverse_loss, teacher_losses
-from mtkd.tasks import Split
-from mtkd.teachers import Model
+from mtkd.rules.selection import inverse_loss, teacher_losses
+from mtkd.study import is_finished
+from mtkd.tokens import align
+from mtkd.train import teachers
+from mtkd.train.prepare import Prepared
+from mtkd.train.teachers import Model
 
 
 def one(text: str) -> Split:
@@ -31,7 +32,7 @@ def pieces(prepared: Prepared, text: str) -> list[str]:
 
 
 def alignment(student: Prepared, teacher: Prepared, text: str) -> pd.DataFrame:
-    """The averaging matrix A of one text (mtkd/align.py): student tokens by teacher tokens, rows summing to 1 or 0."""
+    """The averaging matrix A of one text (mtkd/tokens/align.py): student tokens by teacher tokens, rows summing to 1 or 0."""
     places = [align.places(one(text), p.tokenizer, p.max_length) for p in (student, teacher)]
     return pd.DataFrame(align.averaging_matrix(*places).toarray(), pieces(student, text), pieces(teacher, text))
 

@@ -9,8 +9,9 @@ spread (mtkd/papers/rl_kd_spread.py); for the others the rules are `verdicts.uni
 import pandas as pd
 
 from mtkd import papers
+from mtkd.evidence.frames import data_note, differences, in_order
+from mtkd.evidence.verdicts import Member, Verdict, universal
 from mtkd.papers import Exhibit
-from mtkd.papers.frames import data_note, differences, in_order
 from mtkd.papers.rl_kd_existence import exists, inversions, some
 from mtkd.papers.rl_kd_figures import curves
 from mtkd.papers.rl_kd_looks import controls, readings, search, start
@@ -30,7 +31,6 @@ from mtkd.papers.rl_kd_scores import (
 )
 from mtkd.papers.rl_kd_spread import alike, compared
 from mtkd.papers.rl_kd_tables import RUNS, run_scores, summary, table1, table2, table3, table4, table5
-from mtkd.verdicts import Member, Verdict, universal
 
 EXHIBITS = {f"{PAPER}.{make.__name__}": make for make in (table1, table2, table3, table4, table5)}
 EXTRAS = {f"{PAPER}.{make.__name__}": make for make in (start, curves, controls, readings, search)}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from mtkd.teachers import Model
+    from mtkd.train.teachers import Model
 
 STAGES = ("pretraining", "alternation")
 POINTS = 30  # of a curve that a row keeps

@@ -12,9 +12,9 @@ from itertools import combinations
 
 import pandas as pd
 
-from mtkd.papers.frames import differences
-from mtkd.stats import holm
-from mtkd.verdicts import INCONCLUSIVE, MIN_REPLICATES, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, Verdict, examine
+from mtkd.evidence.frames import differences
+from mtkd.evidence.stats import holm
+from mtkd.evidence.verdicts import INCONCLUSIVE, MIN_REPLICATES, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, Verdict, examine
 
 Rows = tuple[pd.DataFrame, pd.DataFrame]
 

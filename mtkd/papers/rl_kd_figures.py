@@ -10,8 +10,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from mtkd.evidence.frames import missing
 from mtkd.papers import Exhibit
-from mtkd.papers.frames import missing
 from mtkd.papers.rl_kd_curves import STAGES, policy_curves, student_curves
 from mtkd.papers.rl_kd_scores import PAPER, REWARDS, RL, best_on_validation, grid_frame, short_name, starts
 

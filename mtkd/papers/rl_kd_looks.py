@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from mtkd.evidence.frames import missing, paired_table, points
 from mtkd.papers import Exhibit
-from mtkd.papers.frames import missing, paired_table, points
 from mtkd.papers.rl_kd_scores import (
     CONTROLS,
     LAYOUT,
@@ -87,7 +87,7 @@ def readings(records: list[dict]) -> Exhibit:
                 entries.append((labels | {"reading": name}, other, full))
     if not entries:
         return Exhibit(f"{PAPER}.readings", title, "The section `readings` was not run.")
-    words = f"{P_WORDS} All with {REWARDS[RL]}; the default reading is in mtkd/policy.py."
+    words = f"{P_WORDS} All with {REWARDS[RL]}; the default reading is in mtkd/rules/policy.py."
     return Exhibit(f"{PAPER}.readings", title, words, paired_table(LAYOUT, entries, "this reading", "default"))
 
 

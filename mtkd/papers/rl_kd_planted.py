@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mtkd import rewards
-from mtkd.outputs import TeacherBatch
 from mtkd.papers import Exhibit
-from mtkd.policy import Policy
+from mtkd.rules import rewards
+from mtkd.rules.policy import Policy
+from mtkd.train.outputs import TeacherBatch
 
 BATCH = 32
 CASES = {"paid for the selected teachers": {}, "rewards of other samples": {"shuffled": True}}

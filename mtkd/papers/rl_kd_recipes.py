@@ -1,4 +1,4 @@
-"""RL-KD and what it is compared with, as recipes: plain data for mtkd.distil.
+"""RL-KD and what it is compared with, as recipes: plain data for mtkd.train.distil.
 
 Every distillation has the same two terms (Eq. 3) and differs in whom it follows. RL-KD is three stages, of which the first
 is the student of U-Ensemble: the store makes it once for all rewards, and for the controls that go on from it.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mtkd.ensembles import BestSingle, DevWeighted, LogisticWeighted
 from mtkd.errors import KitError
-from mtkd.experts import RandomTeacher
-from mtkd.policy import Policy
-from mtkd.recipes import Independent, Optimisation, Recipe, Stage, Term
-from mtkd.selection import Primary, Selection, Uniform
+from mtkd.rules.ensembles import BestSingle, DevWeighted, LogisticWeighted
+from mtkd.rules.experts import RandomTeacher
+from mtkd.rules.policy import Policy
+from mtkd.rules.selection import Primary, Selection, Uniform
+from mtkd.train.recipes import Independent, Optimisation, Recipe, Stage, Term
 
 FIXED = {"u": Uniform(), "w": DevWeighted(), "rand": RandomTeacher(per="step"), "lr_train": LogisticWeighted(fit_split="train"),
          "lr_dev": LogisticWeighted(fit_split="validation"), "best_single": BestSingle()}  # fmt: skip

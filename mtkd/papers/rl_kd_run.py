@@ -1,6 +1,6 @@
 """The paper's experiment, asked of the store: teachers, their ensembles, students of each, RL-KD with three rewards, controls.
 
-Nothing is trained here; every line asks mtkd.distil for a finished model and writes down a row about it. A `Plan`
+Nothing is trained here; every line asks mtkd.train.distil for a finished model and writes down a row about it. A `Plan`
 (mtkd/papers/rl_kd_plans.py) says which model, in words that a row repeats; `Experiment.make` turns it into the model.
 """
 
@@ -13,25 +13,26 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from mtkd import distil, ensembles, teachers
+from mtkd import study as experiments
+from mtkd.data.tasks import Task
 from mtkd.errors import KitError
-from mtkd.evaluate import compute_metrics
-from mtkd.experts import accuracies
-from mtkd.outputs import TeacherBatch
-from mtkd.papers import experiments
+from mtkd.evidence.frames import TIMES
+from mtkd.measure.metrics import compute_metrics
 from mtkd.papers import rl_kd_recipes as make_recipe
-from mtkd.papers.frames import TIMES
 from mtkd.papers.rl_kd_curves import written_down
 from mtkd.papers.rl_kd_plans import Plan, plans, reward_of
 from mtkd.papers.rl_kd_recipes import FIXED, READ, Loss
 from mtkd.papers.rl_kd_scores import AGAIN, CONTROLS, ENSEMBLES, SECTIONS, short_name
-from mtkd.policy import Policy
-from mtkd.prepare import Prepared, prepare
-from mtkd.rates import settled
-from mtkd.recipes import Optimisation, Recipe
-from mtkd.selection import Primary, Selection
-from mtkd.tasks import Task
-from mtkd.teachers import Model
+from mtkd.rules import ensembles
+from mtkd.rules.experts import accuracies
+from mtkd.rules.policy import Policy
+from mtkd.rules.selection import Primary, Selection
+from mtkd.train import distil, teachers
+from mtkd.train.outputs import TeacherBatch
+from mtkd.train.prepare import Prepared, prepare
+from mtkd.train.rates import settled
+from mtkd.train.recipes import Optimisation, Recipe
+from mtkd.train.teachers import Model
 
 NO_MODEL = dict.fromkeys(("parameters", "energy_kwh", "peak_memory_mib", "samples_per_second", "folder"))
 NO_MODEL["time"] = dict.fromkeys(TIMES, 0.0)  # what an ensemble of teachers costs beyond them
@@ -223,7 +224,7 @@ class Experiment(experiments.Repeats):
         yield from self.rows(plan, partial(experiments.answers, self.prepared_for(plan.repeat), model), model)
 
     def floor_rows(self, repeat: int) -> list[dict]:
-        """What any model must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+        """What any model must beat: the majority class and a linear model of word counts (mtkd/train/floors.py)."""
         return experiments.floor_rows(self.prepared_for(repeat), self.task, {"repeat": repeat})
 
     def result_rows(self, repeat: int, *sections: str) -> Iterator[dict]:

@@ -16,9 +16,9 @@ The student of method u is also the one that every RL-KD student starts from.
 
 import pandas as pd
 
-from mtkd.families import SCRATCH
-from mtkd.papers import frames
-from mtkd.papers.frames import Layout, plain_name
+from mtkd.evidence import frames
+from mtkd.evidence.frames import Layout, plain_name
+from mtkd.models.families import SCRATCH
 
 PAPER = "rl_kd"
 SECTIONS = ("main", "readings")

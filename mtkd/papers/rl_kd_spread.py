@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mtkd.stats import holm
-from mtkd.verdicts import INCONCLUSIVE, MIN_REPLICATES, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
+from mtkd.evidence.stats import holm
+from mtkd.evidence.verdicts import INCONCLUSIVE, MIN_REPLICATES, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
 
 RATIO = 2.0  # standard deviations within this factor of each other count as alike
 

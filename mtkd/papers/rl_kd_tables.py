@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, frames, load, published_value
-from mtkd.papers.frames import missing, points, split_counts
+from mtkd.evidence import frames
+from mtkd.evidence.frames import missing, points, split_counts
+from mtkd.papers import Exhibit, load, published_value
 from mtkd.papers.rl_kd_scores import (
     ENSEMBLES,
     METHODS,

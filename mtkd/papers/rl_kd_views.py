@@ -10,15 +10,16 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mtkd import episodes, losses, rewards, teachers
-from mtkd.evaluate import agreement
+from mtkd.measure.metrics import agreement
 from mtkd.papers import Exhibit
 from mtkd.papers.rl_kd_run import Experiment
 from mtkd.papers.rl_kd_scores import short_name
-from mtkd.policy import entropy
-from mtkd.representation import represent
-from mtkd.selection import teacher_losses
-from mtkd.teachers import Model
+from mtkd.rules import losses, rewards
+from mtkd.rules.policy import entropy
+from mtkd.rules.selection import teacher_losses
+from mtkd.train import episodes, teachers
+from mtkd.train.representation import represent
+from mtkd.train.teachers import Model
 
 
 def names_of(experiment: Experiment) -> list[str]:

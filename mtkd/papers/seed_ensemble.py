@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from mtkd import papers
+from mtkd.evidence.frames import data_note, in_order, margin_points
+from mtkd.evidence.verdicts import Member, Verdict, universal
 from mtkd.papers import Exhibit
-from mtkd.papers.frames import data_note, in_order, margin_points
 from mtkd.papers.seed_ensemble_figures import fig2, fig3, fig4, fig5, fig6, fig7
 from mtkd.papers.seed_ensemble_scores import (
     CLIP_TOLERANCE,
@@ -24,7 +25,6 @@ from mtkd.papers.seed_ensemble_scores import (
     rows_frame,
 )
 from mtkd.papers.seed_ensemble_tables import controls, summary, table1, table2
-from mtkd.verdicts import Member, Verdict, universal
 
 EXHIBITS = {f"{PAPER}.{make.__name__}": make for make in (table1, table2, fig2, fig3, fig4, fig5, fig6, fig7)}
 EXTRAS = {f"{PAPER}.controls": controls}

@@ -2,9 +2,9 @@
 
 import torch
 
-from mtkd import losses
 from mtkd.lecture import Exercises
 from mtkd.papers.seed_ensemble_plans import plans
+from mtkd.rules import losses
 
 LOGITS = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]])  # one sample, two teachers, two classes
 

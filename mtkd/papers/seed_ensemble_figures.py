@@ -7,8 +7,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from mtkd.evidence.frames import missing
 from mtkd.papers import Exhibit, published_value
-from mtkd.papers.frames import missing
 from mtkd.papers.seed_ensemble_scores import PAPER, combinations, rows_frame, with_time
 from mtkd.papers.seed_ensemble_tables import ARM_NAMES, MODE_NAMES, made, printed_name
 

@@ -1,6 +1,6 @@
 """The paper's experiment, asked of the store: pools of teachers, every combination, every primary, the controls.
 
-Nothing is trained here; every line asks mtkd.distil for a finished model and writes down a row about it.
+Nothing is trained here; every line asks mtkd.train.distil for a finished model and writes down a row about it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mtkd import distil, recipes
+from mtkd.data.tasks import Split, Task
 from mtkd.errors import KitError
-from mtkd.evaluate import compute_metrics, ensemble_logits
-from mtkd.papers.experiments import STRIDE, Draws, answered, cost, floor_rows, optimisation, read_task, sizes, sound, stages
+from mtkd.measure.metrics import compute_metrics, ensemble_logits
 from mtkd.papers.seed_ensemble_plans import Plan, plans
-from mtkd.prepare import Augmentation, Prepared, Views, prepare
-from mtkd.recipes import Optimisation, Recipe
-from mtkd.tasks import Split, Task
-from mtkd.teachers import Model
+from mtkd.study import STRIDE, Draws, answered, cost, floor_rows, optimisation, read_task, sizes, sound, stages
+from mtkd.train import distil, recipes
+from mtkd.train.prepare import Augmentation, Prepared, Views, prepare
+from mtkd.train.recipes import Optimisation, Recipe
+from mtkd.train.teachers import Model
 
 ARMS = ("tinybert", "distilbert", "resnet")
 TERM_SETS = ("CE", "KD", "CE+KD", "CE+cos", "KD+cos", "CE+KD+cos")
@@ -116,7 +116,7 @@ class Experiment(Draws):
         """TinyBERT's general distillation (option): Eq. 5 from the pre-trained encoder on unlabelled text, once."""
         if self.general_optimisation is None:
             return None
-        from mtkd.teachers import pretrained
+        from mtkd.train.teachers import pretrained
 
         return distil.distill(self.prepared, [pretrained(self.prepared, self.teacher)], self.student,
                               recipes.tinybert_general(self.general_optimisation), self.seed)
@@ -173,7 +173,7 @@ class Experiment(Draws):
             yield self.row("teacher", pool, model, Plan((i,), None))
 
     def floor_rows(self, pool: int) -> list[dict]:
-        """What any model must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+        """What any model must beat: the majority class and a linear model of word counts (mtkd/train/floors.py)."""
         return floor_rows(self.prepared_for(pool), self.task, {"pool": pool})
 
     def ensemble_row(self, pool: int) -> dict:

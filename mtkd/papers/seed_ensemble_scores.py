@@ -12,8 +12,8 @@ and the largest score of each combination are then averaged over the combination
 import numpy as np
 import pandas as pd
 
-from mtkd.papers import frames
-from mtkd.papers.frames import Layout
+from mtkd.evidence import frames
+from mtkd.evidence.frames import Layout
 
 PAPER = "seed_ensemble"
 SINGLE, MULTI = "single", "multi"

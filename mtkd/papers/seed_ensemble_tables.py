@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, frames, load, published_value
-from mtkd.papers.frames import SPLITS, hardware, missing, paired_table, plain_name, points, split_counts
+from mtkd.evidence import frames
+from mtkd.evidence.frames import SPLITS, hardware, missing, paired_table, plain_name, points, split_counts
+from mtkd.papers import Exhibit, load, published_value
 from mtkd.papers.seed_ensemble_scores import LAYOUT, MULTI, PAPER, SINGLE, combinations, rows_frame
 
 STAND_INS = {"pydocs/acceptability": "CoLA", "pydocs/relevance": "MRPC", "pydocs/topic": "SST-2", "digits": "CIFAR-10"}

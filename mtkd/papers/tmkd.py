@@ -9,8 +9,9 @@ that is, the score times 100; differences of speed are in per cent, and say so i
 import pandas as pd
 
 from mtkd import papers
+from mtkd.evidence.frames import data_note, differences, in_order, margin_points
+from mtkd.evidence.verdicts import Member, Verdict, universal
 from mtkd.papers import Exhibit
-from mtkd.papers.frames import data_note, differences, in_order, margin_points
 from mtkd.papers.tmkd_extras import controls, made_with, speed, summary
 from mtkd.papers.tmkd_figures import fig2, fig3, pools
 from mtkd.papers.tmkd_scores import (
@@ -26,7 +27,6 @@ from mtkd.papers.tmkd_scores import (
     transformers,
 )
 from mtkd.papers.tmkd_tables import table2, table3, table4, table5, table6, table7, table8, table9
-from mtkd.verdicts import Member, Verdict, universal
 
 EXHIBITS = {f"{PAPER}.{make.__name__}": make
             for make in (table2, table3, table4, table5, table6, table7, table8, table9, fig2, fig3)}  # fmt: skip

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from mtkd import heads, losses
 from mtkd.lecture import Exercises
+from mtkd.models import heads
+from mtkd.rules import losses
 
 GOLD, SOFT = (0.0, 1.0), ((2.0, 0.0), (0.0, 0.0))  # logits of a golden head and two soft ones
 

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, frames
-from mtkd.papers.frames import paired_table, points
+from mtkd.evidence import frames
+from mtkd.evidence.frames import paired_table, points
+from mtkd.papers import Exhibit
 from mtkd.papers.tmkd_scores import (
     CONTROLS,
     LAYOUT,

@@ -5,8 +5,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from mtkd.evidence.frames import missing
 from mtkd.papers import Exhibit, load
-from mtkd.papers.frames import missing
 from mtkd.papers.tmkd_scores import (
     METRICS,
     PAPER,

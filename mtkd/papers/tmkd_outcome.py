@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mtkd.papers import experiments, outcomes
-from mtkd.papers.frames import SPLITS
+from mtkd import study as experiments
+from mtkd.evidence import outcomes
+from mtkd.evidence.frames import SPLITS
 from mtkd.papers.tmkd_plans import Plan
 from mtkd.papers.tmkd_run import SECOND, Experiment
-from mtkd.teachers import Model
+from mtkd.train.teachers import Model
 
 LOOK = 2000  # rows of a pool that are counted for its mean lengths
 

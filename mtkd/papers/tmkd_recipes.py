@@ -1,4 +1,4 @@
-"""TMKD and what it is compared with, as recipes: plain data for mtkd.distil.
+"""TMKD and what it is compared with, as recipes: plain data for mtkd.train.distil.
 
 A method says whom the soft heads learn from: "one" (1-o-1: one head, the best teacher), "average" (1avg-o-1: one head, the
 mean of the teachers' logits) or "many" (m-o-1: a head per teacher). The student is called "NAME + heads-1" for the first two
@@ -8,8 +8,8 @@ and "NAME + heads-N" for the third.
 from __future__ import annotations
 
 from mtkd.errors import KitError
-from mtkd.recipes import Independent, Optimisation, Recipe, Stage, Term
-from mtkd.selection import Primary, Uniform
+from mtkd.rules.selection import Primary, Uniform
+from mtkd.train.recipes import Independent, Optimisation, Recipe, Stage, Term
 
 
 def heads(method: str, teachers: int) -> int:

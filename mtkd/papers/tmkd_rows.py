@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from mtkd import speed, teachers, train, wikiqa
-from mtkd.evaluate import compute_metrics, ensemble_logits
-from mtkd.papers.experiments import answered, cost
-from mtkd.papers.outcomes import sum_or_none
+from mtkd.data import wikiqa
+from mtkd.evidence.outcomes import sum_or_none
+from mtkd.measure.metrics import compute_metrics, ensemble_logits
 from mtkd.papers.tmkd_plans import Plan
 from mtkd.papers.tmkd_run import SECOND, Experiment
-from mtkd.prepare import Prepared
-from mtkd.teachers import Model
+from mtkd.study import answered, cost
+from mtkd.train import loop as train
+from mtkd.train import speed, teachers
+from mtkd.train.prepare import Prepared
+from mtkd.train.teachers import Model
 
 
 def answers(experiment: Experiment, task: str, repeat: int, models: list[Model], split: str) -> np.ndarray:
@@ -132,6 +134,6 @@ def speed_rows(experiment: Experiment, repeat: int) -> Iterator[dict]:
 
 
 def ask(experiment: Experiment, models: list[Model], prepared: Prepared) -> dict:
-    """The ruler of mtkd.speed on the test texts in the models' own tokens."""
+    """The ruler of mtkd.train.speed on the test texts in the models' own tokens."""
     return speed.ask([m.network() for m in models], prepared.of(models[0]).data("test"), texts=experiment.speed_texts,
                      singles=min(32, experiment.speed_texts), repeats=experiment.speed_repeats, device=train.device_at_hand())

@@ -1,6 +1,6 @@
 """The paper's experiment, asked of the store: teachers, stage 1 once per pool, students on every task, controls, speed.
 
-Nothing is trained here; every line asks mtkd.distil for a finished model. A `Plan` (mtkd/papers/tmkd_plans.py) says which
+Nothing is trained here; every line asks mtkd.train.distil for a finished model. A `Plan` (mtkd/papers/tmkd_plans.py) says which
 one, in words that a row repeats; `Experiment.make` turns it into the model, mtkd/papers/tmkd_rows.py into a row.
 """
 
@@ -13,17 +13,17 @@ from functools import partial
 
 import numpy as np
 
-from mtkd import distil, pool
+from mtkd import study as experiments
+from mtkd.data.tasks import Task, hash_order, subset
 from mtkd.errors import KitError
-from mtkd.models import root, tokenizer_kind
-from mtkd.papers import experiments
+from mtkd.models.names import root, tokenizer_kind
 from mtkd.papers import tmkd_recipes as make_recipe
 from mtkd.papers.tmkd_plans import Plan, plans, pool_names
 from mtkd.papers.tmkd_scores import SECTIONS, is_bilstm
-from mtkd.prepare import Prepared, prepare
-from mtkd.recipes import Optimisation
-from mtkd.tasks import Task, hash_order, subset
-from mtkd.teachers import Model
+from mtkd.train import distil, pool
+from mtkd.train.prepare import Prepared, prepare
+from mtkd.train.recipes import Optimisation
+from mtkd.train.teachers import Model
 
 SECOND = "mismatched"  # a test split beside the first: MNLI's
 CONTROLS = {"shuffled_teacher": "shuffled", "uniform_teacher": "uniform"}
@@ -216,7 +216,7 @@ class Experiment(experiments.Repeats):
         return experiments.answers(self.prepared(task, repeat), model, split).numpy()
 
     def floor_rows(self, repeat: int) -> list[dict]:
-        """What any model of each task must beat: the majority class and a linear model of word counts (mtkd/floors.py)."""
+        """What any model of each task must beat: the majority class and a linear model of word counts (train/floors.py)."""
         return [row for task in self.tasks
                 for row in experiments.floor_rows(self.prepared(task, repeat), task, {"repeat": repeat})]
 

@@ -16,8 +16,8 @@ columns, and the paper's names are their combinations:
 
 import pandas as pd
 
-from mtkd.papers import frames
-from mtkd.papers.frames import Layout, plain_name
+from mtkd.evidence import frames
+from mtkd.evidence.frames import Layout, plain_name
 
 PAPER = "tmkd"
 SECTIONS = ("main", "stages", "averages", "bilstm", "layers", "alpha", "pools", "largest", "controls", "speed")

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from mtkd.papers import Exhibit, frames, load
-from mtkd.papers.frames import missing, points
+from mtkd.evidence import frames
+from mtkd.evidence.frames import missing, points
+from mtkd.papers import Exhibit, load
 from mtkd.papers.tmkd_scores import (
     PAPER,
     POOLS,

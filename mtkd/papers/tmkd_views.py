@@ -8,13 +8,14 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 
-from mtkd import teachers, train
-from mtkd.data import iterate
-from mtkd.heads import HeadsNetwork
+from mtkd.models.heads import HeadsNetwork
 from mtkd.papers import Exhibit
 from mtkd.papers.tmkd_plans import Plan
 from mtkd.papers.tmkd_run import Experiment
-from mtkd.streamed import mapped
+from mtkd.tokens.batches import iterate
+from mtkd.tokens.streamed import mapped
+from mtkd.train import loop as train
+from mtkd.train import teachers
 
 BATCH = 256
 

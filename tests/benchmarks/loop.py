@@ -11,12 +11,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mtkd import models, teachers, terms, train
-from mtkd.data import padding_share, plan
+from mtkd.models import names as models
 from mtkd.papers.seed_ensemble_plans import Plan
 from mtkd.papers.seed_ensemble_run import from_parameters
-from mtkd.parameters import notebook_path, read_parameters
-from mtkd.store import Store
+from mtkd.runs.parameters import notebook_path, read_parameters
+from mtkd.store.artifacts import Store
+from mtkd.tokens.batches import padding_share, plan
+from mtkd.train import loop as train
+from mtkd.train import teachers, terms
 
 
 def main() -> None:

@@ -6,7 +6,7 @@
 Every size runs in a process of its own, on one thread: made-up question-passage pairs in a Parquet file are attached as a
 pool, tokenised, scored by two teachers, and distilled into a student with one soft head per teacher, one epoch.
 
-What is measured is the peak resident set size of the whole process (mtkd.measure.Meter), from before the pool is attached
+What is measured is the peak resident set size of the whole process (mtkd.measure.meter.Meter), from before the pool is attached
 to after the student is saved: interpreter, libraries, the pages of mapped files that are resident, everything. That is what
 an out-of-memory killer counts, and a peak that only lasts a moment is in it. Of it, "at the start" was there before: the
 interpreter and the libraries, the teachers already trained.
@@ -46,13 +46,13 @@ def run(n: int, in_memory: bool) -> dict:
     import pyarrow.parquet as pq
     import torch
 
-    from mtkd import distil, pool, teachers
-    from mtkd.measure import Meter
-    from mtkd.prepare import prepare
-    from mtkd.recipes import Optimisation, Recipe, Stage, Term
-    from mtkd.selection import Uniform
-    from mtkd.store import Store
-    from mtkd.tasks import Split, Task
+    from mtkd.data.tasks import Split, Task
+    from mtkd.measure.meter import Meter
+    from mtkd.rules.selection import Uniform
+    from mtkd.store.artifacts import Store
+    from mtkd.train import distil, pool, teachers
+    from mtkd.train.prepare import prepare
+    from mtkd.train.recipes import Optimisation, Recipe, Stage, Term
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,195 @@
+"""Encoders behind the kit's own pooler and dense layer, alone or as a set that shares both (mt_bert, section 2.1).
+
+    PooledNetwork    encoder -> pooler -> dense                    a student, or one teacher
+    JointNetwork     N encoders -> ONE pooler -> ONE dense         teachers that are fine-tuned together
+
+On disk a pooled network is its encoder in plain transformers layout (AutoModel loads it) with head.safetensors and
+head.json beside it. A set is one folder: teacher-0/, teacher-1/ ... and the shared head, once, above them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from mtkd.errors import KitError
+from mtkd.models.networks import Outputs, cls_place, encode, freeze_embeddings, layer_shape
+
+POOLERS = ("attentive", "mean", "cls")
+QUERY = 200  # size of the attention query (the paper, 3.1)
+
+
+class Pooler(nn.Module):
+    """Token states to one vector per text. attentive: additive attention with one learned query (Yang et al. 2016), the
+    paper's choice; mean: over the real tokens; cls: the state of the [CLS] token."""
+
+    def __init__(self, kind: str, width: int, query: int = QUERY):
+        super().__init__()
+        if kind not in POOLERS:
+            raise KitError(f"no such pooler: {kind!r}; there are {', '.join(POOLERS)}.")
+        self.kind = kind
+        if kind == "attentive":
+            self.key = nn.Linear(width, query)
+            self.query = nn.Linear(query, 1, bias=False)
+
+    def weights(self, states: Tensor, mask: Tensor, cls: int = 0) -> Tensor:
+        """How much every token counts; 0 for padding, rows sum to 1. [B, L, d], [B, L] -> [B, L]"""
+        mask = mask.to(states.dtype)
+        if self.kind == "mean":
+            return mask / mask.sum(-1, keepdim=True)
+        if self.kind == "cls":
+            only = torch.zeros_like(mask)
+            only[:, cls] = 1
+            return only
+        scores = self.query(torch.tanh(self.key(states))).squeeze(-1)                          # [B, L]
+        return scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(-1)
+
+    def forward(self, states: Tensor, mask: Tensor, cls: int = 0) -> Tensor:
+        return torch.einsum("bl,bld->bd", self.weights(states, mask, cls), states)
+
+
+def bare(hf: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """The encoder of a classifier, without the pooler that some families bring along and that nothing here would train."""
+    encoder = hf.base_model
+    encoder.__dict__["mtkd_scratch"] = hf.__dict__.get("mtkd_scratch", False)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder
+
+
+class PooledNetwork(nn.Module):
+    """encoder -> (a bias-free map where the widths differ) -> pooler -> dense."""
+
+    kind = "text"
+
+    def __init__(self, encoder: transformers.PreTrainedModel, pooler: Pooler, dense: nn.Linear,
+                 adapt: nn.Linear | None = None, labels: tuple[str, ...] = ()):
+        super().__init__()
+        self.encoder, self.pooler, self.dense, self.adapt, self.labels = encoder, pooler, dense, adapt, tuple(labels)
+
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """[B, L, d], [B, L] -> [B, d of the dense layer]"""
+        return self.pooler(states if self.adapt is None else self.adapt(states), mask, cls_place(self.encoder.config))
+
+    def forward(self, inputs: dict[str, Tensor], want: frozenset[str] = frozenset()) -> Outputs:
+        out = encode(self.encoder, inputs, want)
+        pooled = self.pool(out.last_hidden_state, inputs["attention_mask"])
+        return Outputs(self.dense(pooled), out.hidden_states if "hidden" in want else None,
+                       out.attentions if "attention" in want else None)
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return layer_shape(self.encoder.config)
+
+    def freeze_embeddings(self) -> None:
+        freeze_embeddings(self.encoder)
+
+    def take_head(self, other: PooledNetwork) -> None:
+        """Start from another network's pooler and dense layer. Where the widths differ a map is put before them: the other's
+        own, learned one where it fits (a narrow member of a co-finetuned set has one), else a new one."""
+        if other.dense.out_features != self.dense.out_features:
+            raise KitError(f"a head of {other.dense.out_features} outputs cannot start one of {self.dense.out_features}.")
+        width, own = other.dense.in_features, self.encoder.config.hidden_size
+        self.pooler = Pooler(other.pooler.kind, width, query_size(other.pooler))
+        self.dense = nn.Linear(width, other.dense.out_features)
+        self.adapt = None if width == own else nn.Linear(own, width, bias=False)
+        if self.adapt is not None and other.adapt is not None and other.adapt.weight.shape == self.adapt.weight.shape:
+            self.adapt.load_state_dict(other.adapt.state_dict())
+        self.pooler.load_state_dict(other.pooler.state_dict())
+        self.dense.load_state_dict(other.dense.state_dict())
+
+    def save(self, folder: Path, tokenizer=None) -> None:
+        save_encoder(self, folder, tokenizer, "head.safetensors")
+        save_head(self.pooler, self.dense, folder / "head.safetensors")
+
+
+class JointNetwork(nn.Module):
+    """N encoders on ONE pooler and ONE dense layer. forward gives heads [B, N, C], one row of logits per teacher, and
+    their mean as the set's own logits."""
+
+    kind = "text"
+    shape: dict[str, int] = {}  # noqa: RUF012 - a set has no single stack of layers
+
+    def __init__(self, encoders: list[transformers.PreTrainedModel], outputs: int, pooler: str = "attentive",
+                 query: int = QUERY, labels: tuple[str, ...] = ()):
+        super().__init__()
+        widths = [e.config.hidden_size for e in encoders]
+        width = max(widths)  # the paper's teachers are all 768 wide; a narrower one is mapped to the widest's width
+        self.encoders, self.labels = nn.ModuleList(encoders), tuple(labels)
+        self.pooler, self.dense = Pooler(pooler, width, query), nn.Linear(width, outputs)
+        self.adapts = nn.ModuleList(nn.Identity() if w == width else nn.Linear(w, width, bias=False) for w in widths)
+
+    def member(self, i: int) -> PooledNetwork:
+        """Teacher i as a network of its own; pooler and dense layer are the shared ones, not copies."""
+        adapt = self.adapts[i] if isinstance(self.adapts[i], nn.Linear) else None
+        return PooledNetwork(self.encoders[i], self.pooler, self.dense, adapt, self.labels)
+
+    def forward(self, inputs: dict[str, dict[str, Tensor]], want: frozenset[str] = frozenset()) -> Outputs:
+        heads = torch.stack([self.member(i)(inputs[str(i)]).logits for i in range(len(self.encoders))], dim=1)
+        return Outputs(heads.mean(1), heads=heads)
+
+    def freeze_embeddings(self) -> None:
+        for i in range(len(self.encoders)):
+            self.member(i).freeze_embeddings()
+
+    def save(self, folder: Path, tokenizers) -> None:
+        """folder/teacher-i for every member, the shared head once in folder/head.safetensors."""
+        for i, tokenizer in enumerate(tokenizers):
+            save_encoder(self.member(i), folder / f"teacher-{i}", tokenizer, "../head.safetensors")
+        save_head(self.pooler, self.dense, folder / "head.safetensors")
+
+
+def query_size(pooler: Pooler) -> int:
+    return pooler.key.out_features if pooler.kind == "attentive" else QUERY
+
+
+def save_encoder(network: PooledNetwork, folder: Path, tokenizer, head: str) -> None:
+    from mtkd.store.artifacts import tensors_save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = network.encoder
+    encoder.set_attn_implementation(encoder.__dict__.get("mtkd_plain", encoder.config._attn_implementation))
+    encoder.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    if network.adapt is not None:
+        tensors_save(folder / "adapt.safetensors", {"weight": network.adapt.weight.detach().contiguous()})
+    about = {"pooler": network.pooler.kind, "query": query_size(network.pooler), "width": network.dense.in_features,
+             "outputs": network.dense.out_features, "labels": list(network.labels), "head": head}
+    (folder / "head.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def save_head(pooler: Pooler, dense: nn.Linear, path: Path) -> None:
+    from mtkd.store.artifacts import tensors_save
+
+    both = {f"pooler.{k}": v for k, v in pooler.state_dict().items()} | {f"dense.{k}": v for k, v in dense.state_dict().items()}
+    tensors_save(path, {k: v.detach().cpu().contiguous() for k, v in both.items()})
+
+
+def load_pooled(folder: Path) -> PooledNetwork:
+    """A network that `PooledNetwork.save` or `JointNetwork.save` wrote. KitError where a part of it is missing."""
+    from mtkd.store.artifacts import tensors_load
+
+    about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+    head = Path(os.path.normpath(folder / about["head"]))
+    if not head.is_file():
+        raise KitError(f"the pooler and dense layer of {folder} are missing: there is no {about['head']}.")
+    try:
+        encoder = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise KitError(f"{folder} holds no encoder that transformers can load: {str(error).splitlines()[0]}") from error
+    tensors = tensors_load(head)
+    pooler, dense = Pooler(about["pooler"], about["width"], about["query"]), nn.Linear(about["width"], about["outputs"])
+    pooler.load_state_dict({k.removeprefix("pooler."): v for k, v in tensors.items() if k.startswith("pooler.")})
+    dense.load_state_dict({k.removeprefix("dense."): v for k, v in tensors.items() if k.startswith("dense.")})
+    adapt = None
+    if (folder / "adapt.safetensors").is_file():
+        weight = tensors_load(folder / "adapt.safetensors")["weight"]
+        adapt = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        adapt.load_state_dict({"weight": weight})
+    return PooledNetwork(bare(encoder), pooler, dense, adapt, tuple(about["labels"]))
