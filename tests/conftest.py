@@ -112,3 +112,19 @@ def regression_task() -> Task:
 @pytest.fixture(scope="session")
 def image_task() -> Task:
     return make_image_task()
+
+
+@pytest.fixture
+def nothing_is_trained(monkeypatch):
+    """Call it, and from then on a model that has to be made fails the test. The store is watched and not the loop: replacing
+    the loop would change every key, and all would be made anew."""
+    from mtkd.store.artifacts import Store
+
+    make = Store._make
+
+    def watched(self, kind, *rest):
+        if kind in ("model", "cofinetuned"):
+            pytest.fail(f"a {kind} was left to make, or made again")
+        return make(self, kind, *rest)
+
+    return lambda: monkeypatch.setattr(Store, "_make", watched)

@@ -19,9 +19,9 @@ from torch import Tensor
 from mtkd.errors import KitError
 from mtkd.rules import losses
 from mtkd.rules.experts import accuracies, one_of
-from mtkd.rules.selection import Chosen, Selection, teacher_losses
+from mtkd.rules.registry import TeacherBatch
+from mtkd.rules.selection import Chosen, Selection, selection, teacher_losses
 from mtkd.tokens.batches import Batch
-from mtkd.train.outputs import TeacherBatch
 
 # --- pure functions ------------------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ def ensemble(selection: Selection, logits: Tensor, seed: int = 0) -> Tensor:
     KitError for a selection that needs the labels (BestSingle).
     """
     n = len(logits)
-    batch = Batch(np.arange(n), {}, torch.full((n,), -1))
+    batch = Batch(np.arange(n), {}, torch.full((n,), -1, device=logits.device))
     return weighted_logits(logits, selection.weights(batch, TeacherBatch(logits), 0, torch.Generator().manual_seed(seed)))
 
 
@@ -115,6 +115,7 @@ class Fixed(Chosen):
         return dict(self._learned)
 
 
+@selection
 @dataclass(frozen=True)
 class DevWeighted(Fixed):
     """W-Ensemble, see `dev_weights`."""
@@ -123,6 +124,7 @@ class DevWeighted(Fixed):
         return dev_weights(logits, labels)
 
 
+@selection
 @dataclass(frozen=True)
 class LogisticWeighted(Fixed):
     """LR-Dev-Ensemble (fit_split="validation") and LR-Train-Ensemble (fit_split="train"), see `logistic_weights`."""
@@ -131,6 +133,7 @@ class LogisticWeighted(Fixed):
         return logistic_weights(logits, labels)
 
 
+@selection
 @dataclass(frozen=True)
 class BestSingle(Chosen):
     """Best-Single-Ensemble: on every training sample the teacher with the lowest cross-entropy on its gold label, alone.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtkd.errors import KitError
-from mtkd.rules.selection import Chosen
+from mtkd.rules.selection import Chosen, selection
 
 TIES, SEVERAL, NONE = ("random", "overall"), ("overall", "matched"), ("overall", "average")
 HOW, BY, PER, SPLITS = ("proportional", "softmax"), ("prediction", "label"), ("sample", "step"), ("validation", "test")
@@ -166,6 +166,7 @@ class ByClass(Chosen):
         return self._learned[name].to(device)
 
 
+@selection
 @dataclass(frozen=True)
 class Expertise(ByClass):
     """Follow the teacher that predicts the class it is the best at (4.5 to 4.7): one teacher per unit, weight 1.
@@ -203,6 +204,7 @@ class Expertise(ByClass):
         return self.to_all(choose(self.of_members(z).argmax(-1), best, accuracy, self.several, self.none), n)
 
 
+@selection
 @dataclass(frozen=True)
 class ClassMixture(ByClass):
     """The thesis's proposed extension (6.2): for class c take a% from teacher A and b% from teacher B.
@@ -260,6 +262,7 @@ class ClassMixture(ByClass):
         return shares[unit]
 
 
+@selection
 @dataclass(frozen=True)
 class RandomTeacher(Chosen):
     """The thesis's baseline: one teacher drawn at random, all alike, for every sample (4.9) or for every step's whole batch

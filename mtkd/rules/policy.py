@@ -7,6 +7,7 @@ When it acts and when it learns is decided by the loop (mtkd/train/episodes.py);
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,7 +16,8 @@ from torch.nn.functional import logsigmoid
 
 from mtkd.errors import KitError
 from mtkd.rules.experts import one_of
-from mtkd.rules.selection import Chosen, teacher_losses
+from mtkd.rules.registry import Rule, find
+from mtkd.rules.selection import Chosen, selection, teacher_losses
 
 GRADIENTS, BASELINES, CREDITS = ("log", "printed"), ("moving_average", "none"), ("sample", "batch")
 PRETRAIN, ALTERNATIONS, EMPTY = ("teachers", "student"), ("epoch", "batch"), ("conditional", "masked")
@@ -78,6 +80,7 @@ def entropy(p: Tensor) -> Tensor:
 # --- the selection -------------------------------------------------------------------------------------------------------
 
 
+@selection
 @dataclass(frozen=True)
 class Policy(Chosen):
     """A learned selection: action 1 or 0 per teacher and sample, drawn from Eq. 6 with the loop's generator.
@@ -96,7 +99,8 @@ class Policy(Chosen):
                     printed form) the policy drifts to nobody at once
     credit          "sample": each sample's own reward ("this instance will not receive any reward"); "batch": their mean for
                     all of a batch, which is the paper's episode
-    reward, gamma   Eq. 7: 1, 2 or 3; gamma weighs the training part of reward 3 (the paper tries 0.3, 0.5, 0.7, 0.9)
+    reward, gamma   Eq. 7: 1, 2 or 3, or a reward of your own (mtkd/rules/registry.py), itself or by name; gamma weighs the
+                    training part of reward 3 (the paper tries 0.3, 0.5, 0.7, 0.9)
     reward_scale    "printed": rewards 2 and 3 have the distillation loss as Eq. 1 prints it; "loss": as the student's loss has
                     it, times T squared where the term says so: whom it is near to then counts for far more than accuracy
     dev_size, dev_every   reward 3's accuracy is taken on this many validation samples, the same in every run, after every
@@ -120,7 +124,7 @@ class Policy(Chosen):
     gradient: str = "log"
     baseline: str = "moving_average"
     credit: str = "sample"
-    reward: int = 1
+    reward: int | str | Rule = 1
     gamma: float = 0.5
     reward_scale: str = "printed"
     dev_size: int = 200
@@ -135,10 +139,26 @@ class Policy(Chosen):
         for name, allowed in (("gradient", GRADIENTS), ("baseline", BASELINES), ("credit", CREDITS), ("empty", EMPTY),
                               ("pretrain_reward", PRETRAIN), ("alternation", ALTERNATIONS), ("reward_scale", SCALES)):
             one_of(getattr(self, name), allowed, name)
-        if self.reward not in (1, 2, 3):
+        if isinstance(self.reward, int) and self.reward not in (1, 2, 3):
             raise KitError(f"there is no reward {self.reward}; there are 1, 2 and 3.")
+        if odd := set(self.paid) - {"ce", "dl", "accuracy", "gamma"} - set(self.rule.known):
+            raise KitError(f"the reward {self.rule.name!r} asks for {sorted(odd)[0]!r}; it can have ce, dl and accuracy.")
         if min(self.dev_size, self.dev_every) < 1 or not 0 <= self.gamma <= 1 or not self.lr > 0:
             raise KitError("a policy needs dev_size and dev_every of at least 1, lr above 0, and gamma between 0 and 1.")
+
+    @property
+    def rule(self) -> Rule:
+        """The reward, registered."""
+        return self.reward if isinstance(self.reward, Rule) else find(
+            "reward", f"reward_{self.reward}" if isinstance(self.reward, int) else self.reward)
+
+    @property
+    def paid(self) -> tuple[str, ...]:
+        """What the reward is made of: some of ce, dl, accuracy, and the names of its options."""
+        return tuple(inspect.signature(self.rule.function).parameters)
+
+    def spec(self, names):
+        return super().spec(names) | ({"reward": self.rule.spec()} if self.rule.own else {})
 
     def trained_in(self, learns: str) -> Policy:
         """This policy with the defaults for what has no part in how a stage that learns `learns` pays and trains it, so that
@@ -149,9 +169,9 @@ class Policy(Chosen):
         (True, True)
         """
         idle = set() if learns == "alternate" else {"alternation"}
-        if self.reward < 3:
+        if "accuracy" not in self.paid:
             idle |= {"gamma", "dev_size", "dev_every"}
-        if self.reward < 2:
+        if "dl" not in self.paid:
             idle |= {"reward_scale"}
         if learns == "student" or (learns == "selection" and self.pretrain_reward == "teachers"):
             idle |= {"reward", "gamma", "dev_size", "dev_every", "reward_scale"}
@@ -162,13 +182,14 @@ class Policy(Chosen):
         if not self._learned:
             state = self.look(teachers, labels)
             k, d = len(self.members(teachers.logits.shape[-2])), teachers.features.shape[1]
-            mean, scale = torch.zeros(state.shape[1]), torch.ones(state.shape[1])
+            mean, scale = torch.zeros_like(state[0]), torch.ones_like(state[0])
             if self.standardise:
-                width = torch.tensor([d] * d + [state.shape[1] - d - k] * (state.shape[1] - d - k) + [k] * k)
+                parts = (d, state.shape[1] - d - k, k)
+                width = torch.tensor([w for w in parts for _ in range(w)], device=state.device)
                 spread = state.std(0, correction=0)
                 mean, scale = state.mean(0), torch.where(spread > 1e-6, spread, 1.0) * width.sqrt()
-            self._learned.update(A=torch.zeros(k, state.shape[1]), b=torch.zeros(k), mean=mean, scale=scale,
-                                 baseline=torch.full((), torch.nan))
+            self._learned.update(A=state.new_zeros(k, state.shape[1]), b=state.new_zeros(k), mean=mean, scale=scale,
+                                 baseline=state.new_full((), torch.nan))
 
     def look(self, teachers, labels: Tensor) -> Tensor:
         """F(s) of what a batch's (or a split's) teachers say, as it is. -> [n, D]. KitError where it cannot be made."""

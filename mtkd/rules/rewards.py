@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from mtkd.rules import losses
+from mtkd.rules.registry import reward
 from mtkd.tokens.batches import ImageData, TextData
 
 DEV_SEED, DEV_BATCH = 0, 256
 
 
+@reward
 def reward_1(ce: Tensor) -> Tensor:
     """-L_CE. [B] -> [B]"""
     return -ce
 
 
+@reward
 def reward_2(ce: Tensor, dl: Tensor) -> Tensor:
     """-L_CE - L_DL. [B], [B] -> [B]
 
@@ -32,7 +35,8 @@ def reward_2(ce: Tensor, dl: Tensor) -> Tensor:
     return -ce - dl
 
 
-def reward_3(ce: Tensor, dl: Tensor, accuracy: Tensor | float, gamma: float = 0.5) -> Tensor:
+@reward
+def reward_3(ce: Tensor, dl: Tensor, accuracy: Tensor | float, *, gamma: float = 0.5) -> Tensor:
     """gamma (-L_CE - L_DL) + (1 - gamma) Accuracy on D'. [B], [B], one number for all -> [B]
 
     >>> reward_3(torch.tensor([0.5]), torch.tensor([0.25]), 0.8, gamma=0.5)

@@ -10,7 +10,9 @@ Weights are given to every unit, padding and unlabelled ones too (label -1); whi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import inspect
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,10 +20,11 @@ from torch import Tensor
 
 from mtkd.errors import KitError
 from mtkd.rules import losses
+from mtkd.rules.registry import Rule, TeacherBatch, register
+from mtkd.store.keys import KIT, describe
 
 if TYPE_CHECKING:
     from mtkd.tokens.batches import Batch
-    from mtkd.train.outputs import TeacherBatch
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,12 @@ class Selection:
         """Go on from the `state` of the same selection in the stage before. Default: every stage learns for itself."""
 
     def spec(self, names: list[str]) -> dict:
-        """A JSON-able description in which teachers go by artifact name, so that positions do not matter. Fields whose
-        name starts with an underscore hold what is learned and do not count."""
+        """A description for the store's keys in which teachers go by artifact name, so that positions do not matter. Fields
+        whose name starts with an underscore hold what is learned and do not count; of a class that is not the kit's all that
+        it holds counts, and its code."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "of" and not f.name.startswith("_")}
+        if not type(self).__module__.startswith(f"{KIT}."):
+            own = {k: v for k, v in vars(self).items() if k != "of"} | {"code": describe(type(self), type(self).__name__)}
         return {"selection": type(self).__name__, "teachers": [names[i] for i in self.members(len(names))], **own}
 
 
@@ -87,6 +93,62 @@ class Chosen(Selection):
 
 
 @dataclass(frozen=True)
+class Ruled(Chosen):
+    """A function that was registered with @selection, among the teachers `of`: f(said, batch, *, options) -> weights [B, k].
+
+    said: a TeacherBatch with the members' logits [B, k, C] (or [B, L, k, C]); batch.labels are the gold ones, -1 where there
+    are none. A function that asks for `rng` (the loop's generator) or `step` by keyword gets them. Raises KitError where what
+    comes back is no weight for every unit and member.
+    """
+
+    rule: Rule | None = None
+
+    def weights(self, batch, teachers, step, rng):
+        said = replace(teachers, logits=self.of_members(teachers.logits))
+        found = self.rule.function(said, batch, **self.rule.options, **self.rule.given(step=step, rng=rng))
+        if not isinstance(found, Tensor) or found.shape != said.logits.shape[:-1]:
+            raise KitError(f"the selection {self.rule.name!r} gave {tuple(getattr(found, 'shape', ()))}, where weights of the "
+                           f"shape {tuple(said.logits.shape[:-1])} are wanted: one for every sample and teacher.")
+        return self.to_all(found.to(said.logits), teachers.logits.shape[-2])
+
+    def spec(self, names):
+        return {"teachers": [names[i] for i in self.members(len(names))], **self.rule.spec()}
+
+
+def selection(thing=None, *, name: str = ""):
+    """Decorator: a function f(said, batch, *, options) -> weights [B, T], or a subclass of Selection, becomes one that a term
+    can follow and a grid file can name. Called with options (and `of`, positions of teachers) the function gives the selection.
+
+    >>> @selection
+    ... def loudest(said, batch, *, power=1.0):
+    ...     "Weights by the largest logit."
+    ...     return said.logits.amax(-1).clamp(min=0) ** power
+    >>> loudest(power=2.0).weights(None, TeacherBatch(torch.tensor([[[1.0, 3.0], [2.0, 0.0]]])), 0, None)
+    tensor([[9., 4.]])
+    """
+    if thing is None:
+        return partial(selection, name=name)
+    if not isinstance(thing, type) and len([p for p in inspect.signature(thing).parameters.values()
+                                            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]) != 2:
+        raise KitError(f"the selection {thing.__name__!r} should take two arguments, said and batch, its options by keyword.")
+    return register("selection", thing, name=name, bind=lambda rule: Ruled(rule=rule))
+
+
+def following(name: str, of: tuple[int, ...] | None = None, **options) -> Selection:
+    """A selection by name, the kit's or your own: following("inverse_loss"), following("agreeing", least=0.6).
+
+    Raises KitError for an unknown name or option, with the nearest one."""
+    from mtkd.rules.registry import find
+
+    rule = find("selection", name)
+    rule.check(options)
+    if isinstance(rule.function, type):
+        return rule.function(**({"of": of} if of is not None and "of" in rule.known else {}), **options)
+    return replace(rule(**options), of=of)
+
+
+@selection
+@dataclass(frozen=True)
 class Uniform(Chosen):
     """Every teacher (or every one of `of`) with equal weight: 1/k each.
 
@@ -102,6 +164,7 @@ class Uniform(Chosen):
         return self.to_all(torch.full((k,), 1.0 / k, device=teachers.logits.device), n).expand(*units, n)
 
 
+@selection
 @dataclass(frozen=True)
 class Primary(Uniform):
     """One teacher alone, the *primary* one of the paper (its section 5.1). `of` is that teacher's position."""
@@ -112,6 +175,7 @@ class Primary(Uniform):
         object.__setattr__(self, "of", (teacher,))
 
 
+@selection
 @dataclass(frozen=True)
 class Everyone(Chosen):
     """Every teacher with weight 1: a sum over teachers and not a mean, as in mt_bert's Eq. 1 (the hidden loss).
@@ -126,6 +190,7 @@ class Everyone(Chosen):
         return self.to_all(torch.ones(len(self.members(n)), device=teachers.logits.device), n).expand(*units, n)
 
 
+@selection
 @dataclass(frozen=True)
 class InverseLoss(Chosen):
     """1 / (1 + CE) of each teacher on the unit's label, unnormalised: the weights of mt_bert's Eq. 2.
@@ -139,6 +204,7 @@ class InverseLoss(Chosen):
         return self.to_all(own, teachers.logits.shape[-2])
 
 
+@selection
 @dataclass(frozen=True)
 class Confidence(Chosen):
     """CA-MKD's weights of the teachers' predictions: the lower a teacher's CE on the label, the higher; they sum to 1.

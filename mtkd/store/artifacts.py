@@ -1,7 +1,8 @@
 """Artifacts on disk, found by the hash of what made them.
 
 Everything expensive (teachers, teacher outputs, students) is a finished folder `<store>/<kind>/<key[:2]>/<key>/`; the
-key is a hash of the spec, of mtkd's own source and of the versions of torch and transformers. Asking again is free:
+key is a hash of the spec, of the live code that makes this kind and of the versions of torch and transformers
+(mtkd/store/parts.py). Asking again is free:
 
     store = Store()
     spec = {"task": "pydocs/topic", "model": "scratch-4x192", "seed": 0}
@@ -10,9 +11,11 @@ key is a hash of the spec, of mtkd's own source and of the versions of torch and
 
 Folders appear whole or not at all: files are written into a temporary folder, synced, then renamed. Two processes that
 want the same missing artifact make it once; the second waits for the first. The wait is on a lock that the operating
-system releases when its holder dies, however it dies.
+system releases when its holder dies, however it dies. Code that changes while it makes an artifact, and code that no key can
+describe, makes one that is used in this process and not kept.
 """
 
+import atexit
 import contextlib
 import errno
 import json
@@ -21,39 +24,23 @@ import re
 import shutil
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mtkd.errors import KitError
-from mtkd.store.files import (
-    canonical,
-    file_hash,
-    hash_sources,
-    plain,
-    sync,
-    tensors_load,
-    tensors_save,
-    text_hash,
-    write_json_atomic,
-)
+from mtkd.store.files import canonical, file_hash, plain, sync, tensors_load, tensors_save, text_hash, write_json_atomic
+from mtkd.store.keys import Undescribed, digest
+from mtkd.store.parts import changes, key, made_of, without_code
 
-__all__ = ["Artifact", "Store", "key", "source_hash", "tensors_load", "tensors_save", "write_json_atomic"]
-
-# Source that cannot change what an artifact holds, so editing it must not throw trained models away: these modules
-# only choose which artifacts are asked for (first line), or read, test and show numbers once artifacts exist (second
-# line). Whatever is not listed counts, so a new module is safe until somebody argues otherwise.
-PRESENTATION = (
-    *("runs/", "papers/", "study.py", "cli.py"),
-    *("evidence/", "report.py", "report_page.py", "lecture.py"),
-)
+__all__ = ["Artifact", "Store", "key", "tally", "tensors_load", "tensors_save", "write_json_atomic"]
 
 _checked: set[tuple[str, str]] = set()  # (folder, checksum) of the artifacts whose files this process has hashed
+_tally: Counter = Counter()  # what this process asked for: (kind, "" if it was reused, else why it was made)
 
 
 @dataclass(frozen=True)
@@ -66,21 +53,21 @@ class Artifact:
     reused: bool
 
 
-@cache
-def source_hash() -> str:
-    """Hash of the part of mtkd's source that can change an artifact; read once per process."""
-    return hash_sources(Path(__file__).parents[1], PRESENTATION)
+def tally(forget: bool = False) -> str:
+    """One line on what this process asked the store for; forget: begin to count anew.
 
-
-@cache
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries whose arithmetic ends up in an artifact."""
-    return {name: version(name) for name in ("torch", "transformers")}
-
-
-def key(spec: dict) -> str:
-    """sha256 (hex) of the spec, mtkd's source and the library versions; KitError where the spec is not plain data."""
-    return text_hash(canonical({"spec": plain(spec), "source": source_hash(), "versions": library_versions()}))
+    >>> tally(forget=True) and tally()
+    'nothing was asked of the store'
+    """
+    models = {k: n for k, n in _tally.items() if k[0] in ("model", "cofinetuned")} or dict(_tally)
+    parts = [f"{n} reused" for n in [sum(n for (_, why), n in models.items() if not why)] if n]
+    made = Counter()
+    for (_, why), n in models.items():
+        made[why] += n if why else 0
+    parts += [f"{n} made{' (' + why + ')' if why != 'new' else ''}" for why, n in made.items() if n]
+    if forget:
+        _tally.clear()
+    return ("models: " + ", ".join(parts)) if parts else "nothing was asked of the store"
 
 
 def default_folder() -> Path:
@@ -102,28 +89,37 @@ class Store:
     def get(self, kind: str, spec: dict, make: Callable[[Path], dict | None]) -> Artifact:
         """The finished artifact of `spec`, made by `make(folder)` if it is missing or damaged.
 
+        spec: numbers, text, lists, dictionaries, tensors; also functions, classes and dataclasses, whose code then counts.
         `make` writes files into the folder it is given and returns plain data to keep beside them (seconds, metrics) or
-        None; the name artifact.json is taken. Raises KitError if the spec or that data is not plain, the store cannot
-        be written or the disk is full; an exception of `make` passes through. In each case nothing half-written stays.
+        None; the name artifact.json is taken. What has no description, or whose code changes meanwhile, is made and not kept,
+        with a warning that says why. Raises KitError if the spec or that data is not plain, the store cannot be written or
+        the disk is full; an exception of `make` passes through. In each case nothing half-written stays.
         """
-        folder = self._place(kind, spec)
+        try:
+            parts = made_of(kind, spec)
+        except Undescribed as why:
+            return self._unkept(kind, f"not stored, since {why}", make)
+        folder = self._folder(kind, digest(parts))
         with contextlib.suppress(_Damaged):  # without the lock, so that a read-only store can be read
-            if found := self._read(folder):
+            if found := self._found(kind, folder):
                 return found
         with self._full_disk(kind), self._lock(kind, folder.name):
+            why = self._reason(kind, parts)
             try:
-                if found := self._read(folder):
+                if found := self._found(kind, folder):
                     return found
             except _Damaged as damage:
                 self._set_aside(kind, folder, str(damage))
+                why = "the stored one was damaged"
             self._sweep()
-            return self._make(kind, spec, folder, make)
+            _tally[kind, why] += 1
+            return self._make(kind, spec, parts, folder, make)
 
     def has(self, kind: str, spec: dict) -> bool:
         """Whether a finished artifact of `spec` is there, its files present in their right sizes."""
         try:
-            return self._read(self._place(kind, spec), hashes=False) is not None
-        except _Damaged:
+            return self._read(self._folder(kind, key(kind, spec)), hashes=False) is not None
+        except (_Damaged, Undescribed):
             return False
 
     def usage(self) -> dict[str, dict[str, int]]:
@@ -135,11 +131,41 @@ class Store:
             entry["bytes"] += sum(p.stat().st_size for p in _files(sheet.parent))
         return found
 
-    def _place(self, kind: str, spec: dict) -> Path:
+    def _folder(self, kind: str, name: str) -> Path:
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", kind) or kind == "damaged":
             raise ValueError(f"not a kind of artifact: {kind!r}")
-        name = key(spec)
         return self.folder / kind / name[:2] / name
+
+    def _found(self, kind: str, folder: Path) -> Artifact | None:
+        if found := self._read(folder):
+            _tally[kind, ""] += 1
+        return found
+
+    def _last(self, parts: dict) -> Path:
+        """The file that holds the key of the last artifact of this spec, whatever the code was."""
+        return self.folder / parts["kind"] / ".last" / digest(without_code(parts["spec"]))
+
+    def _reason(self, kind: str, parts: dict) -> str:
+        """Why an artifact has to be made: what changed since the last one of the same spec."""
+        try:
+            name = self._last(parts).read_text(encoding="utf-8")
+            return changes(json.loads((self._folder(kind, name) / "artifact.json").read_text(encoding="utf-8")), parts)
+        except (OSError, ValueError, KeyError):
+            return "new"
+
+    def _unkept(self, kind: str, why: str, make: Callable[[Path], dict | None], work: Path | None = None) -> Artifact:
+        """An artifact for this process alone: made now, or moved here from `work` where it is made already."""
+        warnings.warn(f"A {kind} is {why}", stacklevel=3)
+        place = self.folder / ".unkept"
+        place.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="unkept-", dir=place))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        if work is not None:
+            os.rename(work, folder)
+            info = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))["info"]
+            return Artifact(folder, {}, info, reused=False)
+        _tally[kind, why] += 1
+        return Artifact(folder, {}, plain(make(folder) or {}, "info"), reused=False)
 
     def _lock(self, kind: str, name: str, timeout: float = -1) -> FileLock:
         """A lock over one key; a new object per use, so that threads exclude each other as processes do."""
@@ -180,7 +206,7 @@ class Store:
             raise _Damaged("artifact.json cannot be read") from error
         return Artifact(folder, sheet["spec"], sheet["info"], reused=True)
 
-    def _make(self, kind: str, spec: dict, folder: Path, make: Callable[[Path], dict | None]) -> Artifact:
+    def _make(self, kind: str, spec: dict, parts: dict, folder: Path, make: Callable[[Path], dict | None]) -> Artifact:
         work = self.folder / ".making" / f"{kind}.{folder.name}"  # one name per key: who holds the lock owns it
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -191,15 +217,19 @@ class Store:
                 for path in _files(work)
             }
             created = datetime.now(UTC).isoformat(timespec="seconds")
-            sheet = {"kind": kind, "spec": plain(spec), "info": info, "files": files, "created": created}
-            sheet |= {"source": source_hash(), "versions": library_versions()}
+            sheet = {**parts, "info": info, "files": files, "created": created}
             checksum = text_hash(canonical(sheet))
             write_json_atomic(work / "artifact.json", {**sheet, "checksum": checksum})
+            if (now := made_of(kind, spec)) != parts:
+                what = [r for r in parts["code"] if now["code"][r] != parts["code"][r]] or ["a rule"]
+                return self._unkept(kind, f"not stored: the code of {', '.join(what)} changed while it was made", make, work)
             for path in [*work.rglob("*"), work]:
                 sync(path)
             folder.parent.mkdir(parents=True, exist_ok=True)
             os.rename(work, folder)
             sync(folder.parent)
+            self._last(parts).parent.mkdir(exist_ok=True)
+            self._last(parts).write_text(folder.name, encoding="utf-8")
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise

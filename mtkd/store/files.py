@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,23 @@ def file_hash(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _hashed(path: Path, size: int, changed: int) -> str:
+    return file_hash(path)
+
+
+def content_hash(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, read again only when its size or its time of change is another."""
+    about = path.stat()
+    return _hashed(path.resolve(), about.st_size, about.st_mtime_ns)
+
+
+def folder_hash(folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:
+    """sha256 (hex) of the names and bytes of a folder's own files (not of folders in it) that match a pattern."""
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    return text_hash(canonical([(path.name, content_hash(path)) for path in found]))
 
 
 def hash_sources(root: Path, skip: tuple[str, ...] = ()) -> str:

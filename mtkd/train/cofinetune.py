@@ -15,10 +15,12 @@ from mtkd.errors import KitError
 from mtkd.measure.meter import Meter
 from mtkd.models import names as models
 from mtkd.models.pooling import JointNetwork, bare
+from mtkd.rules import matching
+from mtkd.rules.registry import Setting
 from mtkd.store.artifacts import tensors_save
 from mtkd.tokens.batches import JointData
 from mtkd.train import loop as train
-from mtkd.train import outputs, rates, terms
+from mtkd.train import outputs, rates
 from mtkd.train.distil import metrics
 from mtkd.train.prepare import Prepared
 from mtkd.train.recipes import CoFinetuned, Optimisation, Stage, Term
@@ -66,8 +68,8 @@ def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int
 
     def make(folder: Path) -> dict:
         network = joint_network(prepared, names, how, seed, seeds)
-        setting = terms.Setting({}, [], heads=len(names))
-        modules, _, _ = terms.prepare_stage(stage, setting)
+        setting = Setting({}, [], heads=len(names))
+        modules, _, _ = matching.prepare_stage(stage, setting)
         joint = {part: JointData([own.data(part) for own in inputs]) for part in ("train", "validation")}
 
         def validate(candidate) -> float:
@@ -92,7 +94,8 @@ def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int
                 "history": history.summary()}
 
     spec = {"models": names, "pooler": how.pooler, "query": how.query, "optimisation": vars(optimisation), "seed": seed,
-            "data": [own.spec("train") for own in inputs], "device": device.type, **({} if counted else {"seeds": list(seeds)})}
+            "data": [own.spec("train") for own in inputs], "device": device.type, "metric": task.metric,
+            "content": [models.content(name) for name in names], **({} if counted else {"seeds": list(seeds)})}
     made = prepared.store.get("cofinetuned", spec, make)
     shared = {k: v for k, v in made.info.items() if k != "teachers"}
     split = {k: shared[k] / len(names) for k in ("seconds", "energy_kwh", "co2_kg") if shared.get(k) is not None}

@@ -19,15 +19,17 @@ from pathlib import Path
 
 import torch
 
-from mtkd.data import spans
 from mtkd.errors import KitError
 from mtkd.measure.meter import Meter
 from mtkd.measure.metrics import compute_metrics
 from mtkd.models import heads
 from mtkd.models import names as models
+from mtkd.rules import matching
+from mtkd.rules.registry import Setting
 from mtkd.rules.selection import Selection
 from mtkd.store.artifacts import tensors_load, tensors_save
-from mtkd.train import episodes, outputs, rates, terms
+from mtkd.tokens import spans
+from mtkd.train import episodes, outputs, rates
 from mtkd.train import loop as train
 from mtkd.train.prepare import Prepared
 from mtkd.train.recipes import SOFT, Optimisation, Recipe, Stage, plain, stage_spec
@@ -90,7 +92,7 @@ def predictor_of(recipe: Recipe, number: int, name: str) -> str:
             raise KitError(f"the recipe '{recipe.name}' asks for the predictor '{recipe.predictor}', and {name!r} has no soft "
                            f"heads: call the student '{name} + heads-N', with one head per teacher.")
         return "one_model"
-    trained = {t.combine in SOFT for t in recipe.stages[number].terms if t.loss in terms.HEAD and t.weight}
+    trained = {t.combine in SOFT for t in recipe.stages[number].terms if matching.trains_head(t) and t.weight}
     if trained == {True, False}:
         return recipe.predictor
     if not trained:
@@ -109,9 +111,9 @@ def run_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe: 
                                           for s in recipe.stages))
     stage = deepcopy(recipe.stages[number])  # what a selection learns stays with this run
     split = prepared.name(stage.data, run)
-    follows_logits = any(t.loss in terms.LOGIT for t in stage.terms)
+    follows_logits = any(matching.hears(t) for t in stage.terms)
     spec = {"model": name, "start": start.key if start else None, "stage": stage_spec(stage, [t.key for t in teachers]),
-            "data": prepared.spec(split), "seed": seed,
+            "data": prepared.spec(split), "metric": prepared.task.metric, "seed": seed,
             "control": getattr(recipe.teachers, "control", None) if follows_logits else None,
             "device": train.device_at_hand().type}
     if start is None:
@@ -137,12 +139,12 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     if models.soft_heads(name):
         network.predictor = predictor
     data = prepared.data(split)
-    setting = terms.Setting(network.shape, [t.shape for t in teachers], task.regression,
+    setting = Setting(network.shape, [t.shape for t in teachers], task.regression,
                             task.regression or bool((data.labels >= 0).any()), models.soft_heads(name))
     for later in recipe.stages[recipe.stages.index(stage) + 1:]:  # a stage that cannot work is refused before this one
-        terms.prepare_stage(later, replace(setting, labelled=True))
+        matching.prepare_stage(later, replace(setting, labelled=True))
     torch.manual_seed(seed)  # projections of the terms are drawn here
-    modules, needs, want = terms.prepare_stage(stage, setting)
+    modules, needs, want = matching.prepare_stage(stage, setting)
     said = gather(prepared, teachers, recipe, stage, split, needs, device) if teachers else None
     names = [t.key for t in teachers]
     take_over(stage, start, names)
@@ -157,7 +159,7 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
         scored.append(outputs.evaluate_logits(heads.predicting(candidate), prepared.data("validation"), device))
         return metrics(prepared, "validation", scored[-1])[task.metric]
 
-    measured = any(t.loss in terms.HEAD for t in stage.terms)  # an inner stage leaves the head untrained
+    measured = any(matching.trains_head(t) for t in stage.terms)  # an inner stage leaves the head untrained
     with Meter(device) as meter:
         history = train.fit(network, data, stage, modules, said, want=want, seed=seed, device=device,
                             validate=validate if measured else None, label=f"{name} {stage.name}", learner=learner)
@@ -199,7 +201,7 @@ def fresh(prepared: Prepared, name: str, seed: int, init: Init = Init()):
     network = models.build(name, task.outputs, seed=seed, vocab=prepared.vocab, tokens=prepared.special_ids,
                            channels=prepared.channels, regression=task.regression, labels=task.classes,
                            per_token=task.kind == "span", source=source,
-                           words=prepared.tokenizer.get_vocab() if models.content(name) else None)
+                           words=prepared.tokenizer.get_vocab() if "word_vectors" in models.content(name) else None)
     if init.head_of is not None:
         if not (hasattr(network, "take_head") and hasattr(head := init.head_of.network(), "take_head")):
             raise KitError(f"the head of {init.head_of.name} cannot be taken over by {name!r}: both need a pooler of the kit's "

@@ -23,9 +23,10 @@ from mtkd.errors import KitError
 from mtkd.models.networks import Outputs
 from mtkd.rules import losses, rewards
 from mtkd.rules.policy import Policy, entropy
+from mtkd.rules.registry import TeacherBatch
 from mtkd.store.artifacts import tensors_load
 from mtkd.tokens.batches import Batch, TextData
-from mtkd.train.outputs import LiveOutputs, TeacherBatch, evaluate_logits
+from mtkd.train.outputs import LiveOutputs, evaluate_logits
 from mtkd.train.prepare import Prepared
 from mtkd.train.recipes import Stage, Term
 from mtkd.train.representation import represent
@@ -103,7 +104,7 @@ def look(prepared: Prepared, teachers: Sequence[Model], policy: Policy, model: M
 
 
 class Learner:
-    """Trains the policy of one stage. term, module: the policy's term and what train.terms made of it; teachers: the outputs
+    """Trains the policy of one stage. term, module: the policy's term and what rules.matching made of it; teachers: the outputs
     the loop reads; data, dev: the stage's samples and the validation split (reward 3)."""
 
     def __init__(self, stage: Stage, term: Term, module: nn.Module, teachers, data: TextData, dev: TextData,
@@ -111,6 +112,7 @@ class Learner:
         self.stage, self.module, self.data, self.dev, self.device = stage, module, data, dev, device
         self.policy: Policy = term.selection
         self.policy.forget_rewards()
+        self.measures = "accuracy" in self.policy.paid  # reward 3: the student's accuracy on D'
         # inner states are not needed again for the delayed rewards: read the stored logits alone
         self.teachers = teachers.logits if isinstance(teachers, LiveOutputs) and teachers.logits is not None else teachers
         self.subset = rewards.dev_subset(len(dev), self.policy.dev_size)
@@ -142,7 +144,7 @@ class Learner:
         with torch.no_grad():
             logits = network(batch.inputs).logits.float()
         network.train(mode)
-        if self.policy.reward == 3 and not self.accuracies:
+        if self.measures and not self.accuracies:
             self.measure(network)
         accuracy = self.accuracies[-1] if self.accuracies else None
         self.improve(state, actions, self.pay(logits, batch, said, actions, accuracy), accuracy)
@@ -156,20 +158,20 @@ class Learner:
     def after_step(self, network: nn.Module) -> None:
         """After a step of the student: reward 3's accuracy, now and then."""
         self.trained += 1
-        if self.policy.reward == 3 and self.trained % self.policy.dev_every == 0:
+        if self.measures and self.trained % self.policy.dev_every == 0:
             self.measure(network)
 
     def end_epoch(self, network: nn.Module) -> None:
         """The delayed rewards of the epoch, one update per batch, after one pass of the student over its data."""
         if self.history:
-            if self.policy.reward == 3 and self.history[-1][2] == len(self.accuracies):
+            if self.measures and self.history[-1][2] == len(self.accuracies):
                 self.measure(network)
             logits = evaluate_logits(network, self.data, self.device)
             for index, actions, block in self.history:
                 batch = self.data.batch(index).to(self.device)
                 said = self.teachers.batch(batch)
                 actions = actions.to(said.logits.dtype)
-                accuracy = self.accuracies[block] if self.policy.reward == 3 else None
+                accuracy = self.accuracies[block] if self.measures else None
                 reward = self.pay(logits[index].to(self.device), batch, said, actions, accuracy)
                 self.improve(self.policy.look(said, batch.labels), actions, reward, accuracy)
             self.history.clear()
@@ -189,16 +191,19 @@ class Learner:
     def pay(self, logits: Tensor, batch: Batch, said: TeacherBatch, actions: Tensor, accuracy: float | None) -> Tensor:
         """Eq. 7 for every sample, by the student's logits [B, C]; its distillation loss is the term's own, without the factor T
         squared that the term may have unless the policy's `reward_scale` keeps it."""
-        ce = losses.cross_entropy(logits, batch.labels)
-        if self.policy.reward == 1:
-            return rewards.reward_1(ce)
-        with torch.no_grad():
-            dl = self.module(Outputs(logits), said, batch, self.policy.to_all(actions, said.logits.shape[-2])) / self.unit
-        return rewards.reward_2(ce, dl) if self.policy.reward == 2 else rewards.reward_3(ce, dl, accuracy, self.policy.gamma)
+        rule, known = self.policy.rule, {"ce": losses.cross_entropy(logits, batch.labels), "accuracy": accuracy}
+        if "dl" in self.policy.paid:
+            with torch.no_grad():
+                weights = self.policy.to_all(actions, said.logits.shape[-2])
+                known["dl"] = self.module(Outputs(logits), said, batch, weights) / self.unit
+        paid = rule.function(**rule.given(gamma=self.policy.gamma, **known) | rule.options)
+        if paid.shape != known["ce"].shape:
+            raise KitError(f"the reward {rule.name!r} gave {tuple(paid.shape)}, where one value per sample is wanted.")
+        return paid
 
     def improve(self, state: Tensor, actions: Tensor, reward: Tensor, accuracy: float | None) -> None:
         """Write down what happened, then update."""
-        some = actions.sum(-1) > 0
+        some, reward = actions.sum(-1) > 0, reward.to(actions.device)
         self.curves.rows.append({
             "samples": len(reward), "entropy": float(entropy(self.policy.probabilities(state))),
             "selected": actions.float().mean(0).tolist(),

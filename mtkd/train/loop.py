@@ -102,7 +102,7 @@ def fit(
 ) -> History:
     """Train `network` in place on one stage and leave it in eval mode with the weights that `keep` asks for.
 
-    modules: one per term of the stage (mtkd.train.terms.prepare_stage); teachers: StoredOutputs or LiveOutputs, or None;
+    modules: one per term of the stage (mtkd.rules.matching.prepare_stage); teachers: StoredOutputs or LiveOutputs, or None;
     want: inner states the student must show; validate(network) -> score, larger is better, called after each epoch;
     learner: trains the stage's policy, where the stage learns one (mtkd/train/episodes.py).
     Raises KitError at a loss that is not a number, with the step.

@@ -9,7 +9,7 @@ to the student's tokens by characters (mtkd/tokens/align.py), on both roads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,35 +18,11 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from mtkd.errors import KitError
+from mtkd.rules.registry import Needs, TeacherBatch
 from mtkd.tokens import align as alignment
 from mtkd.tokens.batches import Batch, ImageData, TextData, iterate
 
 SCORING_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Which inner states of one teacher a stage reads: hidden layers (0 = embeddings) and attention layers (1-based)."""
-
-    hidden: tuple[int, ...] = ()
-    attention: tuple[int, ...] = ()
-
-    @property
-    def want(self) -> frozenset[str]:
-        return frozenset(w for w in ("hidden", "attention") if getattr(self, w))
-
-
-@dataclass
-class TeacherBatch:
-    """logits [B, T, C], or [B, L, T, C] in a span task; hidden[t][layer] [B, L, d]; attention[t][layer] [B, h, L, L]; only
-    what was asked for. seen[t] [B, L]: student tokens that teacher t has a counterpart of (absent: all of them). features
-    [B, d]: what the samples are, by an encoder that is no teacher (train/representation.py), for selections that look at it."""
-
-    logits: Tensor
-    hidden: dict[int, dict[int, Tensor]] = field(default_factory=dict)
-    attention: dict[int, dict[int, Tensor]] = field(default_factory=dict)
-    seen: dict[int, Tensor] = field(default_factory=dict)
-    features: Tensor | None = None
 
 
 @dataclass
@@ -72,7 +48,7 @@ class Other:
 def evaluate_logits(network: nn.Module, data: TextData | ImageData, device: torch.device, view: int = 0) -> Tensor:
     """Logits [n, C] of a network in eval mode, in the data's own order, or of every token [tokens, C] where the network
     labels tokens; float32 on the CPU."""
-    network.eval()
+    network.to(device).eval()
     found: Tensor | None = None
     with torch.inference_mode():
         for batch in iterate(data, 4 * SCORING_BATCH, None, view, device):
@@ -103,7 +79,7 @@ def packed_bytes(data: TextData, needs: Needs, shape: dict[str, int]) -> int:
 
 def pack_states(network: nn.Module, data: TextData, needs: Needs, device: torch.device) -> dict[str, Tensor]:
     """Run a teacher once over a split and keep its inner states packed; {"hidden": ..., "attention": ...}."""
-    network.eval()
+    network.to(device).eval()
     c = network.shape
     lengths = data.lengths
     pair_offsets = np.concatenate([[0], np.cumsum(lengths**2)])

@@ -1,26 +1,24 @@
-"""What the teachers say of a pool: one Arrow file of logits per teacher and shard, beside the shard's tokens.
+"""What the teachers say of a pool: one file of logits per teacher and shard, beside the shard's tokens.
 
 Scoring goes shard by shard, so that an interruption loses one shard's work, a bigger pool scores only what is new, and no
-table of the whole pool is ever in memory. Logits carry the ids of their rows.
+table of the whole pool is ever in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from mtkd.data import poolfiles
+from mtkd.data.files import Cursor
 from mtkd.errors import KitError
 from mtkd.measure.meter import Meter
-from mtkd.tokens.batches import Batch
-from mtkd.tokens.streamed import Shards, StreamedData, mapped, write
+from mtkd.tokens.batches import OPEN, Batch, Pooled
 from mtkd.train import loop as train
 from mtkd.train import outputs
 
@@ -44,63 +42,53 @@ def score(prepared: Prepared, teacher: Model, name: str) -> Scores:
     Raises KitError where the teacher has another number of outputs than the task, and where a table of ready logits does
     not hold the pool's rows in the pool's order.
     """
-    own = prepared.of(teacher)
-    data, device = own.data(name), train.device_at_hand()
-    say = table(teacher, prepared.task.classes) if teacher.info.get("table") else running(teacher, device)
+    data, device = prepared.of(teacher).data(name), train.device_at_hand()
+    network = None
+    say = table(teacher, prepared.task.classes, data) if teacher.info.get("table") else None
 
     def make(number: int, folder: Path) -> dict:
-        shard = data.shard(number)
+        nonlocal network
         with Meter(device) as meter:
-            logits = say(data, number)
+            if say is None:  # the network is loaded when the first shard needs it
+                network = network or teacher.answering().to(device)
+                logits = outputs.evaluate_logits(network, data.shard(number), device).numpy()
+            else:
+                logits = say(number)
             meter.count(len(logits))
         if logits.shape[-1] != prepared.task.outputs:
             raise KitError(f"the teacher {teacher.name} has {logits.shape[-1]} outputs and the task {prepared.task.name} has "
                            f"{prepared.task.outputs}.")
-        values = pa.FixedSizeListArray.from_arrays(pa.array(logits.flatten().numpy()), logits.shape[-1])
-        write(folder / "logits.arrow", {"id": shard.ids, "logits": values})
+        np.save(folder / "logits.npy", logits)
         return meter.record()
 
     made = [prepared.store.get("logits", {"teacher": teacher.key, "data": spec}, lambda folder, k=k: make(k, folder))
             for k, spec in enumerate(data.specs)]
-    return Scores([m.folder / "logits.arrow" for m in made], {"seconds": sum(m.info["seconds"] for m in made)},
+    return Scores([m.folder / "logits.npy" for m in made], {"seconds": sum(m.info["seconds"] for m in made)},
                   all(m.reused for m in made))
 
 
-def running(teacher: Model, device: torch.device):
-    """Logits from the teacher's network, which is loaded when the first shard needs it."""
-    loaded = []
-
-    def say(data: StreamedData, number: int) -> torch.Tensor:
-        if not loaded:
-            loaded.append(teacher.answering().to(device))
-        return outputs.evaluate_logits(loaded[0], data.shard(number), device)
-
-    return say
-
-
-def table(teacher: Model, classes: tuple[str, ...]):
-    """Logits from a table with a column `id` and one per class. It is read forward, so its rows must be in the pool's order;
-    rows beyond the pool's are left alone."""
+def table(teacher: Model, classes: tuple[str, ...], data: Pooled) -> Callable[[int], np.ndarray]:
+    """A function that reads a shard's logits [rows, C] from a table with a column `id` and one per class. The table is read
+    forward, so its rows must be in the pool's order; rows beyond the pool's are left alone."""
     path = Path(teacher.info["table"])
-    cursor = poolfiles.Cursor([path], ("id", *classes))
+    cursor = Cursor([path], ("id", *classes))
 
-    def say(data: StreamedData, number: int) -> torch.Tensor:
-        start, stop = data.ends[number], data.ends[number + 1]
+    def say(number: int) -> np.ndarray:
+        start, stop = data.ends[number:number + 2].tolist()
         rows, ids = cursor.take(start, stop), data.shard(number).ids
-        named = rows["id"].cast(pa.string()).combine_chunks() if len(rows) else pa.array([], pa.string())
-        if len(named) < len(ids):
-            raise KitError(f"the table {path.name} ends after {start + len(named):,} rows, and the pool has {len(data):,}.")
-        if not (same := pc.equal(named, ids).fill_null(False)).to_numpy(zero_copy_only=False).all():
-            at = pc.index(same, False).as_py()
-            raise KitError(f"the table {path.name} has the id {named[at].as_py()!r} in row {start + at + 1:,} where the pool "
-                           f"has {ids[at].as_py()!r}; a table for a pool must be in the pool's order.")
+        if len(rows) < len(ids):
+            raise KitError(f"the table {path.name} ends after {start + len(rows):,} rows, and the pool has {len(data):,}.")
+        for at, (row, known) in enumerate(zip(rows, ids), start=start + 1):
+            if row[0] is None or str(row[0]) != known:
+                raise KitError(f"the table {path.name} has the id {row[0]!r} in row {at:,} where the pool has {known!r}; a "
+                               "table for a pool must be in the pool's order.")
         try:
-            values = np.stack([rows[c].cast(pa.float32()).to_numpy() for c in classes], axis=1)
-        except pa.ArrowInvalid as error:
-            raise KitError(f"the table {path.name} holds values that are not numbers: {str(error).splitlines()[0]}.") from error
+            values = np.array([row[1:-1] for row in rows], dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise KitError(f"the table {path.name} holds values that are not numbers: {error}.") from error
         if not np.isfinite(values).all():
             raise KitError(f"{path.name} holds values that are not numbers.")
-        return torch.from_numpy(values)
+        return values
 
     return say
 
@@ -112,23 +100,20 @@ class StreamedOutputs:
     control: what is done to the logits [rows, T, C] of a shard when it is opened (mtkd.train.teachers.control).
     """
 
-    def __init__(self, data: StreamedData, files: list[list[Path] | None], width: int, control: Callable | None = None):
+    def __init__(self, data: Pooled, files: list[list[Path] | None], width: int, control: Callable | None = None):
         self.data, self.files, self.width, self.control = data, files, width, control
-        self.shards = Shards(self._load)
+        self.shard = lru_cache(OPEN)(self._load)
 
     def _load(self, number: int) -> torch.Tensor:
         """Logits [rows of the shard, T, C], copied: a shard's worth is small."""
-        mine = self.data.shard(number).ids
-        found = torch.zeros(len(mine), len(self.files), self.width)
+        found = torch.zeros(int(np.diff(self.data.ends)[number]), len(self.files), self.width)
         for t, files in enumerate(self.files):
             if files is not None:
-                batch = mapped(files[number])
-                if not batch.column("id").equals(mine):
-                    raise KitError(f"the logits in {files[number]} are those of other samples than the pool's.")
-                found[:, t] = torch.from_numpy(batch.column("logits").values.to_numpy().reshape(found[:, t].shape).copy())
+                found[:, t] = torch.from_numpy(np.load(files[number]))
         return found if self.control is None else self.control(found)
 
     def batch(self, batch: Batch) -> outputs.TeacherBatch:
-        where = zip(*(found.tolist() for found in self.data.locate(batch.rows)))
-        logits = torch.stack([self.shards[number][place] for number, place in where])                  # [B, T, C]
+        where = np.searchsorted(self.data.ends, batch.rows, side="right") - 1
+        places = zip(where.tolist(), (batch.rows - self.data.ends[where]).tolist())
+        logits = torch.stack([self.shard(number)[place] for number, place in places])                  # [B, T, C]
         return outputs.TeacherBatch(logits.to(batch.labels.device))

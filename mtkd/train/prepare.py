@@ -6,9 +6,9 @@ is prepared here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,15 @@ import transformers
 from mtkd.data import hub, images
 from mtkd.data.tasks import Split, Task
 from mtkd.errors import KitError
-from mtkd.models.names import root, tokenizer_kind, vocabulary_size
+from mtkd.models.grammar import ALIASES, RESNET, root, tokenizer_kind, vocabulary_size
 from mtkd.store.artifacts import Store
-from mtkd.tokens import align
+from mtkd.store.files import content_hash, text_hash
+from mtkd.tokens import align, augment
 from mtkd.tokens.batches import ImageData, TextData, encode
 from mtkd.tokens.vocabulary import scratch_tokenizer, special_ids
 
 if TYPE_CHECKING:
-    from mtkd.tokens.streamed import StreamedData
-    from mtkd.train.pool import Pool
+    from mtkd.tokens.pool import Pool
     from mtkd.train.teachers import Model
 
 
@@ -46,6 +46,12 @@ class Augmentation:
     both: bool = True
     seed: int = 0
 
+    def spec(self) -> dict:
+        """For the store's keys: its settings, and what lies under the names of the model and of the vectors."""
+        files = {"source": hub.content(self.source)} if self.source else {}
+        files |= {"vectors": content_hash(Path(self.vectors))} if Path(self.vectors).is_file() else {}
+        return asdict(self) | ({"content": files} if files else {})
+
 
 @dataclass(frozen=True)
 class Views:
@@ -59,7 +65,7 @@ class Views:
 @dataclass
 class Prepared:
     """A task, a store and a tokeniser. `data(name)` gives a tokenised split, "augmented", "augmented/1" and the pools that
-    mtkd.train.pool.attach has added included."""
+    mtkd.tokens.pool.attach has added included."""
 
     task: Task
     store: Store
@@ -85,25 +91,22 @@ class Prepared:
     def channels(self) -> int:
         return self.task.splits["train"].inputs.shape[-1] if self.task.kind == "image" else 0
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Of the tokeniser; hidden states can be matched only between equal ones."""
         if self.tokenizer is None:
             return "pixels"
-        if "fingerprint" not in self._cache:
-            backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
-            backend |= {"truncation": None, "padding": None}  # set by use, not by what the tokeniser is
-            text = json.dumps(backend, sort_keys=True) + str(self.max_length)
-            self._cache["fingerprint"] = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self._cache["fingerprint"]
+        backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        backend |= {"truncation": None, "padding": None}  # set by use, not by what the tokeniser is
+        return text_hash(json.dumps(backend, sort_keys=True) + str(self.max_length))[:16]
 
     def spec(self, name: str) -> dict:
         """What the data of a split is, for the store's keys. Augmentation counts only where it is used."""
-        found = {"task": self.task.fingerprint, "input": self.fingerprint, "split": name}
+        found = {"task": self.task.fingerprint, "input": self.fingerprint, "split": name, "classes": list(self.task.classes)}
         if pool := self.pool(name):
             return found | {"split": "pool"} | pool.spec()
         if name.startswith("augmented") and self.augmentation.factor:
-            found["augmentation"] = asdict(self.augmentation) | ({"of": self.parent.fingerprint} if self.parent else {})
+            found["augmentation"] = self.augmentation.spec() | ({"of": self.parent.fingerprint} if self.parent else {})
         elif self.task.kind == "image" and name not in ("validation", "test"):
             found["views"] = asdict(self.views)
         return found
@@ -118,23 +121,21 @@ class Prepared:
         """The pool of that name, which is shared by all tokenisers of a task; None where the name is a split's."""
         return self.pools.get(name) or (self.parent.pool(name) if self.parent is not None else None)
 
-    def data(self, name: str) -> TextData | ImageData | StreamedData:
-        if pool := self.pool(name):
-            key = ("pool", *pool.spec().values())
-            if key not in self._cache:
-                self._cache[key] = pool.data(self)
-            return self._cache[key]
-        if name not in self._cache:
-            split = self.texts(name)
-            if self.task.kind == "image":
-                mean, std = images.STATISTICS.get(self.task.name, ((0.5,) * self.channels, (0.25,) * self.channels))
-                plain = name in ("validation", "test")
-                self._cache[name] = ImageData(split.ids, split.inputs, split.labels, 1 if plain else self.views.count,
-                                              self.views.crop, self.views.flip, mean, std)
-            else:
-                self._cache[name] = encode(split, self.tokenizer, self.max_length, self.fingerprint,
-                                           self.places(name) if split.spans is not None else None)
-        return self._cache[name]
+    def data(self, name: str) -> TextData | ImageData:
+        pool = self.pool(name)
+        key = ("pool", *pool.spec().values()) if pool else name
+        if key not in self._cache:
+            self._cache[key] = pool.data(self) if pool else self._data(name)
+        return self._cache[key]
+
+    def _data(self, name: str) -> TextData | ImageData:
+        split, views = self.texts(name), self.views
+        if self.task.kind != "image":
+            return encode(split, self.tokenizer, self.max_length, self.fingerprint,
+                          self.places(name) if split.spans is not None else None)
+        mean, std = images.STATISTICS.get(self.task.name, ((0.5,) * self.channels, (0.25,) * self.channels))
+        return ImageData(split.ids, split.inputs, split.labels, 1 if name in ("validation", "test") else views.count,
+                         views.crop, views.flip, mean, std)
 
     def of(self, other: str | Model) -> Prepared:
         """The same task for a model with another tokeniser: by model name, or a finished teacher with its own.
@@ -143,19 +144,15 @@ class Prepared:
         nothing differs."""
         if self.task.kind == "image":
             return self
-        if isinstance(other, str):
-            found = prepare(self.task, other, store=self.store, max_length=self.max_length, vocab=self.vocab_size,
-                            augmentation=self.augmentation) if other not in self._cache else self._cache[other]
-            self._cache[other] = self._cache[found.fingerprint] = found
-        else:
-            key = other.info.get("input")
-            if key in (None, self.fingerprint):
-                return self
-            if key not in self._cache:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(other.folder)
-                self._cache[key] = Prepared(self.task, self.store, tokenizer, self.max_length,
-                                            augmentation=self.augmentation, vocab_size=self.vocab_size)
-            found = self._cache[key]
+        key = ("of", other if isinstance(other, str) else other.info.get("input") or self.fingerprint)
+        if key[1] == self.fingerprint:
+            return self
+        if key not in self._cache:
+            tokenizer = tokenizer_of(self, other) if isinstance(other, str) else (
+                transformers.AutoTokenizer.from_pretrained(other.folder))
+            found = self._reading(self.task, tokenizer)
+            self._cache[key] = self._cache.setdefault(("of", found.fingerprint), found)
+        found = self._cache[key]
         if found.fingerprint == self.fingerprint:
             return self
         found.parent = self.parent or self
@@ -167,7 +164,10 @@ class Prepared:
             raise KitError(f"{self.task.name} holds images: there is no tokeniser to share with {task.name}.")
         if task.kind == "image":
             raise KitError(f"the task {task.name} holds images, which a tokeniser cannot read.")
-        return Prepared(task, self.store, self.tokenizer, self.max_length, augmentation=self.augmentation,
+        return self._reading(task, self.tokenizer)
+
+    def _reading(self, task: Task, tokenizer) -> Prepared:
+        return Prepared(task, self.store, tokenizer, self.max_length, augmentation=self.augmentation,
                         vocab_size=self.vocab_size)
 
     def places(self, name: str) -> align.Places:
@@ -182,17 +182,14 @@ class Prepared:
             raise KitError(f"{name!r} is a pool, which is read shard by shard: its texts cannot be had at once.")
         if self.parent is not None:
             return self.parent.texts(name)
-        return self._augmented(int(name.split("/")[1])) if name.startswith("augmented/") else self._split(name)
-
-    def _split(self, name: str) -> Split:
+        if name.startswith("augmented/"):
+            return self._augmented(int(name.split("/")[1]))
         if name not in self.task.splits:
             raise KitError(f"task {self.task.name} has no split '{name}'; there are {', '.join(self.task.splits)}.")
         return self.task.splits[name]
 
     def _augmented(self, run: int) -> Split:
         """The training split enlarged, made once per run and stored as plain JSON (text, not tokens)."""
-        from mtkd.tokens import augment
-
         a = self.augmentation
 
         def make(folder: Path) -> dict:
@@ -204,7 +201,7 @@ class Prepared:
             (folder / "split.json").write_text(json.dumps(rows), encoding="utf-8")
             return {"samples": len(split)}
 
-        spec = {"task": self.task.fingerprint, "run": run, "vocabulary": self.fingerprint, **asdict(a)}
+        spec = {"task": self.task.fingerprint, "run": run, "vocabulary": self.fingerprint, **a.spec()}
         stored = self.store.get("augmented", spec, make)
         ids, inputs, labels = json.loads((stored.folder / "split.json").read_text(encoding="utf-8"))
         return Split(ids, [tuple(t) for t in inputs], self.task.splits["train"].labels.dtype.type(labels))
@@ -218,21 +215,28 @@ def prepare(task: Task, model: str, *, store: Store | None = None, max_length: i
     (embedding tables of 30k rows dominate tiny models), a Bi-LSTM one of as many words as its name says; a checkpoint brings
     its own. Raises KitError where text meets a ResNet or images meet an encoder, or the checkpoint cannot be found.
     """
-    from mtkd.models.names import ALIASES, RESNET
+    if task.kind == "image":
+        augmentation = Augmentation()
+    found = Prepared(task, store or Store(), None, max_length, views, augmentation, vocab)
+    found.tokenizer = tokenizer_of(found, model)
+    return found
 
-    store = store or Store()
+
+def tokenizer_of(prepared: Prepared, model: str) -> transformers.PreTrainedTokenizerBase | None:
+    """The tokeniser that a model of this name reads, None for images; one of a scratch model's kind is learned from the task's
+    text. Raises KitError as `prepare`."""
+    task = prepared.task
     if (task.kind == "image") != bool(RESNET.fullmatch(ALIASES.get(model, model))):
         holds = "images" if task.kind == "image" else "text"
         raise KitError(f"{model!r} cannot read the task {task.name}, which holds {holds}.")
     if task.kind == "image":
-        return Prepared(task, store, views=views)
+        return None
     source = root(model)
     if source is None:
-        tokenizer = scratch_tokenizer(task, vocabulary_size(model, vocab), store, tokenizer_kind(model))
-    else:
-        place = hub.find(source, "model")
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place)
-        except (OSError, ValueError) as error:
-            raise hub.unreachable(error, source) from error
-    return Prepared(task, store, tokenizer, max_length, augmentation=augmentation, vocab_size=vocab)
+        size = vocabulary_size(model, prepared.vocab_size)
+        return scratch_tokenizer(task, size, prepared.store, tokenizer_kind(model))
+    place = hub.find(source, "model")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise hub.unreachable(error, source) from error

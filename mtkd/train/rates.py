@@ -20,10 +20,7 @@ from pathlib import Path
 
 from mtkd.data import hub
 from mtkd.errors import KitError
-from mtkd.models.bilstm import BILSTM
-from mtkd.models.families import SCRATCH
-from mtkd.models.names import ALIASES, CUT, HEADED, POOLED, RESNET
-from mtkd.models.students import layer_choice
+from mtkd.models.grammar import ALIASES, BILSTM, CUT, HEADED, POOLED, RESNET, SCRATCH, layer_choice
 from mtkd.train.recipes import Optimisation
 
 FRESH, TRAINED = 0.35, 0.095  # see above

@@ -6,18 +6,19 @@
            + a predictor (one model | the vote of its heads)
 
 Print one, change it with `dataclasses.replace`, store it: it is plain frozen dataclasses all the way down. The recipes
-of later papers are in mtkd/papers/*_recipes.py; those still to come are written in these words, and checked, in
+of later papers are in mtkd/papers/*_study.py; those still to come are written in these words, and checked, in
 tests/test_recipes.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from mtkd.errors import KitError
-from mtkd.rules.selection import Primary, Selection, Uniform
+from mtkd.rules.matching import term_spec
+from mtkd.rules.registry import Term
+from mtkd.rules.selection import Primary, Uniform
 
-COMBINES = ("logits", "probabilities", "losses", "heads", "one_head")
 SOFT = ("heads", "one_head")  # the ways to combine that train soft heads, not the golden one
 
 
@@ -37,26 +38,6 @@ class Optimisation:
     keep: str = "best"              # best (epoch on the validation split) | last
     patience: int = 0               # epochs without a better validation score before stopping; 0 = never
     freeze_embeddings: bool = False # pre-trained ones only; saves a large share of the time on small CPU runs
-
-
-@dataclass(frozen=True)
-class Term:
-    """One summand of a stage's loss: a loss by name (see mtkd/train/terms.py), whom it follows, how teachers combine.
-
-    combine: "logits" (Eq. 9: mean of logits), "probabilities" (mean of probabilities), "losses" (one loss per teacher,
-    summed with the selection's weights as they are), "heads" (student head i against teacher i), "one_head" (the only
-    soft head against the mean of logits). The three things called "averaging teachers" in the five papers differ; this
-    field is where the difference is visible.
-    """
-
-    loss: str
-    selection: Selection | None = None
-    combine: str = "logits"
-    weight: float = 1.0
-    temperature: float = 1.0
-    t_squared: bool = False
-    kl: bool = False
-    options: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,12 +85,7 @@ class Recipe:
 def stage_spec(stage: Stage, names: list[str]) -> dict:
     """JSON-able description of a stage for the store, teachers by name: two recipes whose stage follows the same
     teachers share its artifact, whatever positions or other teachers the recipes have."""
-    terms = [
-        {**{k: v for k, v in vars(t).items() if k != "selection"}, **(t.selection.spec(names) if t.selection else {})}
-        for t in stage.terms
-    ]
-    return {**{k: v for k, v in vars(stage).items() if k != "terms"}, "optimisation": vars(stage.optimisation),
-            "terms": terms}
+    return {**vars(stage), "optimisation": vars(stage.optimisation), "terms": [term_spec(t, names) for t in stage.terms]}
 
 
 # --- seed_ensemble: Ilichev, Sorokin, Malykh, Piontkovskaya ------------------------------------------------------------

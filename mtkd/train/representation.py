@@ -38,7 +38,7 @@ def represent(prepared: Prepared, encoder: str, split: str) -> Tensor:
     if lsa is None and models.root(encoder) is None:
         raise KitError(f"the encoder of the policy's state must be a pre-trained model, and {encoder!r} starts from random "
                        "weights; offline, take \"lsa-64\".")
-    spec = {"encoder": encoder, "data": prepared.spec(split)}
+    spec = {"encoder": encoder, "data": prepared.spec(split), **({} if lsa else models.content(encoder))}
     if lsa:  # reads words, not tokens: students with other tokenisers share it
         del spec["data"]["input"]
 

@@ -14,15 +14,15 @@ from mtkd.measure.meter import Meter
 from mtkd.models import heads
 from mtkd.models import names as models
 from mtkd.models.finished import model_files, read_table
+from mtkd.rules.matching import hears
 from mtkd.store.artifacts import tensors_load, tensors_save
-from mtkd.store.files import canonical, file_hash, text_hash
+from mtkd.store.files import canonical, content_hash, text_hash
 from mtkd.tokens import align
 from mtkd.train import loop as train
 from mtkd.train import outputs, poolscores
 from mtkd.train.prepare import Prepared
 from mtkd.train.recipes import Recipe, Stage
 from mtkd.train.representation import represent
-from mtkd.train.terms import LOGIT
 
 STATES_BUDGET = 1 << 30  # bytes of packed inner states per teacher and split; above it the teacher runs along
 
@@ -71,7 +71,7 @@ def gather(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage:
     data, members = prepared.data(split), recipe.members(stage, len(teachers))
     if not members:
         return None
-    heard = {t for term in stage.terms if term.selection and (term.loss in LOGIT or "logits" in term.selection.needs)
+    heard = {t for term in stage.terms if term.selection and (hears(term) or "logits" in term.selection.needs)
              for t in term.selection.members(len(teachers))}
     if prepared.pool(split):
         return gather_streamed(prepared, teachers, recipe, stage, split, needs, heard, device)
@@ -238,7 +238,7 @@ def teacher_from_folder(prepared: Prepared, folder: str | Path) -> Model:
     if network.kind == "text":
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         own = Prepared(prepared.task, prepared.store, tokenizer, prepared.max_length).fingerprint
-    digest = text_hash(canonical([(name, file_hash(path)) for name, path in files.items()]))
+    digest = text_hash(canonical([(name, content_hash(path)) for name, path in files.items()] + [("input", own)]))
     return Model(folder, folder.name, digest, {"shape": network.shape, "input": own,
                                                "parameters": models.count_parameters(network)})
 
@@ -248,7 +248,7 @@ def teacher_from_table(path: str | Path) -> Model:
     path = Path(path)
     if not path.is_file():
         raise KitError(f"there is no table of logits at {path}.")
-    return Model(path.parent, path.name, file_hash(path), {"table": str(path), "shape": {}})
+    return Model(path.parent, path.name, content_hash(path), {"table": str(path), "shape": {}})
 
 
 def pretrained(prepared: Prepared, name: str) -> Model:
@@ -265,5 +265,5 @@ def pretrained(prepared: Prepared, name: str) -> Model:
         return {"shape": network.shape, "parameters": models.count_parameters(network), "seconds": 0.0,
                 "input": prepared.fingerprint}
 
-    made = prepared.store.get("pretrained", {"model": name, "outputs": prepared.task.outputs}, make)
+    made = prepared.store.get("pretrained", {"model": name, "outputs": prepared.task.outputs, **models.content(name)}, make)
     return Model(made.folder, name, made.folder.name, made.info)

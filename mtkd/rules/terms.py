@@ -1,41 +1,23 @@
-"""Plug-point 2, what to match: a recipe's terms turned into modules that the loop can call.
+"""Plug-point 2, what to match: a recipe's terms as modules that the loop can call.
 
 A loss (mtkd/rules/losses.py) is a pure function; a term says where its two sides come from and may own parameters (W_H, W_e).
-Crosses that cannot work are refused here, before any training, with the reason.
+Every class here is registered under the names of its losses, refuses in its constructor what cannot work, and answers
+forward(student, teachers, batch, weights) with one value per sample (or token, in a span task). A reader's own function becomes
+a `RuleTerm`.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mtkd.errors import KitError
-from mtkd.models.names import Outputs
+from mtkd.models.networks import Outputs
 from mtkd.rules import losses
+from mtkd.rules.registry import Needs, Setting, TeacherBatch, Term, find, term
 from mtkd.tokens.batches import Batch
-from mtkd.train.outputs import Needs, TeacherBatch
-from mtkd.train.recipes import COMBINES, Stage, Term
 
-GOLD = ("cross_entropy",)
-LOGIT = ("soft_cross_entropy", "logit_mse", "teacher_cross_entropy", "adaptive_kd")
-STATE = ("embedding_mse", "hidden_mse", "attention_mse", "cosine", "multi_hidden")
-RELATION = ("patience", "dissimilarity", "angle", "group_hint")  # and adaptive_kd: relation_terms.py and adaptive_terms.py
-LOSSES = GOLD + LOGIT + STATE + RELATION
-HEAD = ("cross_entropy", "soft_cross_entropy", "logit_mse", "adaptive_kd")  # a stage with one of these trains the head
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a term must fit: the student's and the teachers' shapes (empty dict: no layers to see), the task; heads: how many
-    the student has besides its own logits (soft heads, or the members of a co-finetuned set)."""
-
-    student: dict[str, int]
-    teachers: list[dict[str, int]]
-    regression: bool = False
-    labelled: bool = True
-    heads: int = 0
+COMBINES = ("logits", "probabilities", "losses", "heads", "one_head")
 
 
 def layer_map(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
@@ -47,13 +29,16 @@ def layer_map(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]
     return [(k, round(k * teacher_layers / student_layers)) for k in range(1, student_layers + 1)]
 
 
+@term("cross_entropy", losses.cross_entropy, sees="labels")
 class GoldTerm(nn.Module):
     """Cross-entropy with the labels; squared error where the task is a regression. With heads: the sum over them, which is
     the loss of teachers that are fine-tuned together (mt_bert, section 2.1)."""
 
-    def __init__(self, regression: bool, heads: bool = False):
+    def __init__(self, term: Term, setting: Setting, followed: tuple[int, ...] = ()):
         super().__init__()
-        self.regression, self.heads = regression, heads
+        self.regression, self.heads = setting.regression, term.combine == "heads"
+        if self.heads and not setting.heads:
+            raise KitError(f"{term.loss} with combine='heads' needs a network with several heads.")
 
     def forward(self, student: Outputs, teachers: TeacherBatch | None, batch: Batch, weights: Tensor | None) -> Tensor:
         if self.heads:
@@ -63,12 +48,15 @@ class GoldTerm(nn.Module):
         return losses.cross_entropy(student.logits, batch.labels)
 
 
+@term("soft_cross_entropy", losses.soft_cross_entropy)
+@term("logit_mse", losses.squared_error)
 class LogitTerm(nn.Module):
     """Student logits (or heads) against teacher logits, combined over teachers as the term says."""
 
-    def __init__(self, term: Term, combine: str, regression: bool):
+    def __init__(self, term: Term, setting: Setting, followed: tuple[int, ...]):
         super().__init__()
-        self.term, self.combine, self.mse = term, combine, regression or term.loss == "logit_mse"
+        self.term, self.combine, self.mse = term, term.combine, setting.regression or term.loss == "logit_mse"
+        check_combine(term, setting)
 
     def pair(self, student: Tensor, target: Tensor, probabilities: bool = False) -> Tensor:
         if self.mse:
@@ -95,13 +83,34 @@ class LogitTerm(nn.Module):
         return (self.pair(own, z) * weights).sum(-1)                                       # [B, T] -> [B]
 
 
+def check_combine(term: Term, setting: Setting, ways: tuple[str, ...] = COMBINES) -> None:
+    """KitError where the student has not the heads that a way to combine teachers is for."""
+    if term.combine not in ways:
+        raise KitError(f"no such way to combine teachers: {term.combine!r}; there are {', '.join(ways)}.")
+    if term.combine == "heads" and setting.heads != len(setting.teachers):
+        raise KitError(f"combine='heads' needs one student head per teacher: {setting.heads} heads, {len(setting.teachers)} "
+                       "teachers.")
+    if term.combine == "one_head" and setting.heads != 1:
+        raise KitError("combine='one_head' needs a student with one soft head ('NAME + heads-1'): this one has "
+                       f"{setting.heads}.")
+
+
+@term("teacher_cross_entropy", losses.cross_entropy, head=False)
 class TeacherTerm(nn.Module):
     """The teachers' own loss on the labels, for the value: no gradient can come of it, since they are finished models."""
+
+    def __init__(self, term: Term, setting: Setting, followed: tuple[int, ...]):
+        super().__init__()
 
     def forward(self, student: Outputs, teachers: TeacherBatch, batch: Batch, weights: Tensor) -> Tensor:
         return losses.cross_entropy(losses.mean_logits(teachers.logits, weights), batch.labels)
 
 
+@term("embedding_mse", losses.hidden_mse, sees="hidden", head=False)
+@term("hidden_mse", losses.hidden_mse, sees="hidden", head=False)
+@term("attention_mse", losses.attention_mse, sees="attention", head=False)
+@term("cosine", losses.cosine, sees="hidden", head=False)
+@term("multi_hidden", losses.hidden_mse, sees="hidden", head=False)
 class StateTerm(nn.Module):
     """Hidden states, embeddings or attention scores of the followed teachers, one loss per teacher, weighted.
 
@@ -113,6 +122,12 @@ class StateTerm(nn.Module):
     def __init__(self, term: Term, setting: Setting, followed: tuple[int, ...]):
         super().__init__()
         self.loss, self.followed = term.loss, followed
+        shapes = showing(term, setting, followed)
+        if term.loss == "attention_mse" and len({s["heads"] for s in shapes}) > 1:
+            raise KitError(f"{term.loss} needs equal numbers of attention heads; student and teachers have "
+                           f"{[s['heads'] for s in shapes]}.")
+        if any(s["layers"] < setting.student["layers"] for s in shapes):
+            raise KitError(f"{term.loss}: the student has more layers than its teacher.")
         self.pairs = {t: self.layers(term.loss, setting.student, setting.teachers[t]) for t in followed}
         self.maps, self.loss_of = nn.ModuleDict(), losses.cosine if self.loss == "cosine" else losses.hidden_mse
         if self.loss != "attention_mse":
@@ -169,61 +184,59 @@ def linear_map(width_in: int, width_out: int) -> nn.Linear:
     return linear
 
 
-def prepare(term: Term, setting: Setting) -> nn.Module:
-    """The module of one term, or a KitError that says why this term cannot work here."""
-    n = len(setting.teachers)
-    if term.loss not in LOSSES:
-        raise KitError(f"no such loss: {term.loss!r}; there are {', '.join(LOSSES)}.")
-    if term.loss in (*GOLD, "teacher_cross_entropy") and not setting.labelled:
-        raise KitError(f"{term.loss} needs labels and this stage's data has none.")
-    if term.loss in GOLD:
-        if term.combine == "heads" and not setting.heads:
-            raise KitError(f"{term.loss} with combine='heads' needs a network with several heads.")
-        return GoldTerm(setting.regression, term.combine == "heads")
-    if term.selection is None or n == 0:
-        raise KitError(f"{term.loss} needs a teacher to follow: give the term a selection, and the stage teachers.")
-    followed = term.selection.members(n)
-    if term.loss == "teacher_cross_entropy":
-        return TeacherTerm()
-    if term.loss in (*RELATION, "adaptive_kd"):
-        from mtkd.train import adaptive_terms, relation_terms
-
-        return {**relation_terms.TERMS, **adaptive_terms.TERMS}[term.loss](term, setting, followed)
-    if term.loss in LOGIT:
-        if term.combine not in COMBINES:
-            raise KitError(f"no such way to combine teachers: {term.combine!r}; there are {', '.join(COMBINES)}.")
-        if term.combine == "heads" and setting.heads != n:
-            raise KitError(f"combine='heads' needs one student head per teacher: {setting.heads} heads, {n} teachers.")
-        if term.combine == "one_head" and setting.heads != 1:
-            raise KitError(f"combine='one_head' needs a student with one soft head ('NAME + heads-1'): this one has "
-                           f"{setting.heads}.")
-        return LogitTerm(term, term.combine, setting.regression)
+def showing(term: Term, setting: Setting, followed: tuple[int, ...]) -> list[dict[str, int]]:
+    """The shapes of the student and of the teachers it follows; KitError where one shows no layers."""
     shapes = [setting.student, *(setting.teachers[t] for t in followed)]
     if not all(shapes):
         raise KitError(f"{term.loss} matches layers, and one of these models shows none (a ResNet, a Bi-LSTM, "
                        "or a table of logits).")
-    if term.loss == "attention_mse" and len({s["heads"] for s in shapes}) > 1:
-        raise KitError(f"{term.loss} needs equal numbers of attention heads; student and teachers have "
-                       f"{[s['heads'] for s in shapes]}.")
-    if any(s["layers"] < setting.student["layers"] for s in shapes):
-        raise KitError(f"{term.loss}: the student has more layers than its teacher.")
-    return StateTerm(term, setting, followed)
+    return shapes
 
 
-def prepare_stage(stage: Stage, setting: Setting) -> tuple[nn.ModuleList, dict[int, Needs], frozenset[str]]:
-    """All terms of a stage, what each teacher must show, and what the student must show."""
-    modules = nn.ModuleList(prepare(t, setting) for t in stage.terms)
-    own = [t for t in stage.terms if t.loss in LOGIT and t.combine == "heads"]
-    followed = {i for t in own for i in t.selection.members(len(setting.teachers))}
-    if own and len(followed) < len(setting.teachers):
-        raise KitError(f"combine='heads' trains one head per teacher, and stage '{stage.name}' follows only {len(followed)} of "
-                       f"{len(setting.teachers)}: hand over only the teachers that are followed.")
-    needs: dict[int, Needs] = {}
-    for module in modules:
-        if hasattr(module, "needs"):
-            for t in module.followed:
-                old, new = needs.get(t, Needs()), module.needs(t)
-                needs[t] = Needs(tuple(sorted({*old.hidden, *new.hidden})),
-                                 tuple(sorted({*old.attention, *new.attention})))
-    want = frozenset().union(*(m.want for m in modules if hasattr(m, "want")))
-    return modules, {t: n for t, n in needs.items() if n != Needs()}, want
+class RuleTerm(nn.Module):
+    """A function registered with @loss, f(student, teacher, batch, *, options) -> one value per sample.
+
+    student, teacher: `Outputs`. With sees="logits" the teacher's logits [B, C] are all followed teachers' as the term combines
+    them: "logits" (their weighted mean), "probabilities" (the log of the mean of probabilities, so that softmax gives it back)
+    or "losses" (the function once per teacher, summed with the selection's weights). With sees="hidden" or "attention" the
+    function is called once per teacher too and finds all layers of both sides, teacher.hidden[k] [B, L, d] (0: embeddings).
+    """
+
+    def __init__(self, term: Term, setting: Setting, followed: tuple[int, ...]):
+        super().__init__()
+        self.term, self.followed, self.rule = term, followed, find("loss", term.loss)
+        self.rule.check(term.options)
+        check_combine(term, setting, ("logits", "probabilities", "losses"))
+        self.inner = self.rule.sees in ("hidden", "attention")
+        if self.inner:
+            showing(term, setting, followed)
+            self.depths = {t: setting.teachers[t]["layers"] for t in followed}
+        self.want = frozenset({self.rule.sees} if self.inner else ())
+
+    def needs(self, t: int) -> Needs:
+        if not self.inner:
+            return Needs()
+        first = 0 if self.rule.sees == "hidden" else 1
+        return Needs(**{self.rule.sees: tuple(range(first, self.depths[t] + 1))})
+
+    def value(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        how = {"temperature": self.term.temperature, "t_squared": self.term.t_squared, "kl": self.term.kl}
+        found = self.rule.function(student, teacher, batch, **self.rule.given(**how), **self.term.options)
+        if not isinstance(found, Tensor) or found.shape != student.logits.shape[:-1]:
+            raise KitError(f"the loss {self.rule.name!r} gave {tuple(getattr(found, 'shape', ()))}, where one value per sample "
+                           f"is wanted, {tuple(student.logits.shape[:-1])}: take no mean over the batch.")
+        return found
+
+    def forward(self, student: Outputs, teachers: TeacherBatch | None, batch: Batch, weights: Tensor | None) -> Tensor:
+        if teachers is None or weights is None:
+            return self.value(student, Outputs(torch.zeros_like(student.logits)), batch)
+        z = teachers.logits
+        if self.inner or self.term.combine == "losses":
+            return sum(weights[..., t] * self.value(student, self.one(teachers, t), batch) for t in self.followed)
+        said = losses.mean_logits(z, weights) if self.term.combine == "logits" else losses.mean_probabilities(
+            z, weights, self.term.temperature).clamp(min=torch.finfo(z.dtype).tiny).log()
+        return self.value(student, Outputs(said), batch) * (weights.sum(-1) > 0).to(z.dtype)
+
+    def one(self, teachers: TeacherBatch, t: int) -> Outputs:
+        """Teacher t alone, as the outputs of a network."""
+        return Outputs(teachers.logits[..., t, :], teachers.hidden.get(t), teachers.attention.get(t))
