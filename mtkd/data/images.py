@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 
 from mtkd.data import hub
-from mtkd.data.tasks import Split, Task, content_hash, hash_order, unique_ids
+from mtkd.data.splits import Split, Task, content_hash, hash_order, unique_ids
+from mtkd.data.tasks import task
 from mtkd.errors import KitError
 
 # Mean and standard deviation per channel over the training pixels, on the scale 0..1.
@@ -26,6 +26,7 @@ DIGITS_MEAN, DIGITS_STD = (0.3057,), (0.3761,)
 STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "digits": (DIGITS_MEAN, DIGITS_STD)}
 
 
+@task("digits")
 def digits() -> Task:
     """Scikit-learn's 1,797 handwritten digits, 8 x 8 x 1, split by the hash of the pixels: 60 / 20 / 20 per cent."""
     from sklearn.datasets import load_digits
@@ -41,6 +42,7 @@ def digits() -> Task:
                 "accuracy", ("accuracy", "macro_f1"))
 
 
+@task("cifar10")
 def cifar10(validation: int = 5000) -> Task:
     """CIFAR-10, 32 x 32 x 3. `validation` of its 50,000 training images, chosen by hash, are the validation split."""
     hub_id = "uoft-cs/cifar10"
@@ -138,12 +140,11 @@ def views(images: np.ndarray, ids: Sequence[str], view: int, crop: int, flip: bo
     return apply_draws(images, *view_draws(ids, view, crop, flip), crop)
 
 
-def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """uint8 [b, H, W, C] -> float32 [b, C, H, W], each channel as (pixel / 255 - mean) / std."""
-    # in numpy, since torch would wake its threads for what takes one of them a millisecond
     scale = 1 / (255 * np.asarray(std, dtype=np.float32))
     shift = -np.asarray(mean, dtype=np.float32) / np.asarray(std, dtype=np.float32)
     pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
     pixels *= scale[:, None, None]
     pixels += shift[:, None, None]
-    return torch.from_numpy(pixels)
+    return pixels

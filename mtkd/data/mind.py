@@ -10,15 +10,16 @@ A piece of news that several parts list counts once. Neither paper says which ro
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mtkd.data import hub
-from mtkd.data.tasks import Split, Task, content_hash, hash_order
+from mtkd.data.splits import Split, Task, content_hash, hashed
+from mtkd.data.tasks import task
 from mtkd.errors import KitError
 
 HUB_ID = "linxinyuan/mind"
@@ -91,10 +92,11 @@ def _balanced(ids: list[str], topics: dict[str, str], notes: list[str]) -> dict[
     of = {topic: [i for i in ids if topics[i] == topic] for topic in FIVE}
     missing = [topic for topic in FIVE if not of[topic]]
     if missing:
-        raise KitError(f"MIND has no news on {', '.join(missing)} here; its topics are {_some(set(topics.values()))}")
+        known = ", ".join(sorted(set(topics.values()))[:20]) or "none"
+        raise KitError(f"MIND has no news on {', '.join(missing)} here; its topics are {known}")
     total = sum(BALANCED_SIZES.values())
     each = -(-total // len(FIVE))
-    pool = [i for topic in FIVE for i in _hashed(of[topic])[:each]]
+    pool = [i for topic in FIVE for i in hashed(of[topic], "mind")[:each]]
     scale = min(1, len(pool) / total)
     parts = _deal(pool, {name: max(1, round(scale * BALANCED_SIZES[name])) for name in ("validation", "test")})
     parts["train"] = parts["train"][:BALANCED_SIZES["train"]]
@@ -106,29 +108,19 @@ def _balanced(ids: list[str], topics: dict[str, str], notes: list[str]) -> dict[
 
 
 def _deal(pool: list[str], sizes: dict[str, int]) -> dict[str, list[str]]:
-    order, parts, at = _hashed(pool, "split"), {}, 0
+    order, parts, at = hashed(pool, "split"), {}, 0
     for name, size in sizes.items():
         parts[name], at = order[at:at + size], at + size
     return {**parts, "train": order[at:]}
-
-
-def _hashed(ids: list[str], salt: str = "mind") -> list[str]:
-    return [ids[i] for i in hash_order(ids, salt)]
 
 
 def _counts(parts: dict[str, list[str]]) -> str:
     return ", ".join(f"{len(parts[name]):,} {name}" for name in ("train", "validation", "test"))
 
 
-def _some(names) -> str:
-    return ", ".join(sorted(names)[:20]) or "none"
-
-
 # ---- where the rows come from ----
 
 def _download(root: Path) -> News:
-    import pandas as pd
-
     if not root.is_dir():
         raise KitError(f"there is no folder {str(root)!r} (the current folder is {os.getcwd()}); it must hold MIND's news.tsv")
     files = [root / "news.tsv"] if (root / "news.tsv").is_file() else sorted(
@@ -138,18 +130,18 @@ def _download(root: Path) -> News:
     news = News(source=f"from {len(files)} news.tsv of a download of MIND")
     for file in files:
         try:
-            table = pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE,
-                                encoding="utf-8")
+            lines = file.read_bytes().decode().split("\n")
         except (OSError, ValueError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise KitError(f"{str(file)!r} cannot be read as TSV: {first}") from error
-        if table.shape[1] < 5:
-            raise KitError(f"{str(file)!r} has {table.shape[1]} columns; MIND's news.tsv has news id, category, subcategory, "
+            raise KitError(f"{str(file)!r} cannot be read as TSV: {str(error).splitlines()[0]}") from error
+        table = [line.rstrip("\r").split("\t") for line in lines if line.strip()]
+        short = min(map(len, table), default=0)
+        if short < 5:
+            raise KitError(f"{str(file)!r} has {short} columns; MIND's news.tsv has news id, category, subcategory, "
                            "title, abstract and more, without a header")
-        for i, topic, title, abstract in zip(table[0], table[1], table[3], table[4]):
+        for i, topic, _, title, abstract, *_ in table:
             news.found.setdefault(i, (title, abstract, topic))
         if len(files) > 1 and "train" in file.parent.name:
-            news.training.update(table[0])
+            news.training.update(row[0] for row in table)
     return news
 
 
@@ -175,3 +167,7 @@ def _hub() -> News:
         if part == "train" and len(rows) > 1:
             news.training.update(map(str, ids))
     return news
+
+
+for _name in ("topic", "balanced"):
+    task(f"mind/{_name}")(partial(load, _name))

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mtkd.data.tasks import Split, Task, hash_order
+from mtkd.data.files import rows
+from mtkd.data.splits import Split, Task, hashed
+from mtkd.data.tasks import task
 from mtkd.errors import KitError
 
 VARIABLE = "MTKD_NBME"
@@ -29,6 +31,7 @@ FILES = {"patient_notes.csv": ("pn_num", "pn_history"), "features.csv": ("featur
 Spans = tuple[tuple[int, int], ...]
 
 
+@task("nbme")
 def load(folder: str | None = None) -> Task:
     """A span task of pairs (feature, note). Metric: F1 over characters, the competition's.
 
@@ -39,11 +42,11 @@ def load(folder: str | None = None) -> Task:
     note or feature is not there.
     """
     root = _folder(folder)
-    notes, features, rows = (_read(root / name, columns) for name, columns in FILES.items())
+    notes, features, train = (_read(root / name, columns) for name, columns in FILES.items())
     histories = dict(zip(notes["pn_num"], notes["pn_history"]))
     questions = {number: feature_text(text) for number, text in zip(features["feature_num"], features["feature_text"])}
     ids, inputs, spans = [], [], []
-    for row, note, feature, location in zip(*(rows[column] for column in FILES["train.csv"])):
+    for row, note, feature, location in zip(*(train[column] for column in FILES["train.csv"])):
         for number, known, column, file in ((note, histories, "pn_num", "patient_notes.csv"),
                                             (feature, questions, "feature_num", "features.csv")):
             if number not in known:
@@ -51,14 +54,13 @@ def load(folder: str | None = None) -> Task:
         ids.append(row)
         inputs.append((questions[feature], histories[note]))
         spans.append(_within(row, location, len(histories[note])))
-    annotated = sorted(set(rows["pn_num"]))
-    if len(annotated) < 3:
-        raise KitError(f"train.csv has {len(annotated)} annotated notes, too few for three splits")
-    order = [annotated[i] for i in hash_order(annotated, salt="nbme")]
+    order = hashed(set(train["pn_num"]), "nbme")
+    if len(order) < 3:
+        raise KitError(f"train.csv has {len(order)} annotated notes, too few for three splits")
     held = max(1, round(len(order) / 10))
     part = {note: "test" if i < held else "validation" if i < 2 * held else "train" for i, note in enumerate(order)}
     whole = Split(ids, inputs, np.array([int(bool(s)) for s in spans], dtype=np.int64), spans)
-    splits = {name: whole.take([i for i, note in enumerate(rows["pn_num"]) if part[note] == name])
+    splits = {name: whole.take([i for i, note in enumerate(train["pn_num"]) if part[note] == name])
               for name in ("train", "validation", "test")}
     said = ("the competition's test notes are not public: the annotated notes are split by hash of their number, "
             f"{len(order) - 2 * held} train, {held} validation, {held} test")
@@ -106,13 +108,13 @@ def read_location(location: str) -> Spans:
 
 
 def _within(row: str, location: str, length: int) -> Spans:
+    where = f"the location {location!r} of row {row!r} of train.csv"
     try:
         spans = read_location(location)
     except ValueError as error:
-        raise KitError(f"the location {location!r} of row {row!r} of train.csv cannot be read: {error}") from error
+        raise KitError(f"{where} cannot be read: {error}") from error
     if spans and spans[-1][1] > length:
-        raise KitError(f"the location {location!r} of row {row!r} of train.csv ends after its note, which has {length} "
-                       "characters")
+        raise KitError(f"{where} ends after its note, which has {length} characters")
     return spans
 
 
@@ -130,16 +132,13 @@ def _folder(folder: str | None) -> Path:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> dict[str, list[str]]:
-    import pandas as pd
+    """Columns of a file as text: locations count the characters of a note as written, line ends (\\r\\n) and all."""
+    def choose(there):
+        for column in columns:
+            if column not in there:
+                raise KitError(f"{str(path)!r} has no column {column!r}; it has {', '.join(there)}")
+        return columns
 
     if not path.is_file():
         raise KitError(f"{str(path.parent)!r} has no {path.name}; it must hold {', '.join(FILES)}")
-    try:  # as text: locations count the characters of the note as written, line ends (\r\n) and all
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KitError(f"{str(path)!r} cannot be read as CSV: {first}") from error
-    for column in columns:
-        if column not in frame.columns:
-            raise KitError(f"{str(path)!r} has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
-    return {column: frame[column].tolist() for column in columns}
+    return dict(zip(columns, map(list, zip(*rows(path, choose)))))

@@ -23,7 +23,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,13 +31,15 @@ import numpy as np
 
 from mtkd.data import docstrings
 from mtkd.data.hub import cache_folder, write_whole
-from mtkd.data.tasks import Split, Task, content_hash, hash_order
+from mtkd.data.splits import Split, Task, check_size, content_hash, hash_order, hashed
+from mtkd.data.tasks import task
 from mtkd.errors import KitError
 
 PER_CLASS = 1400
 Corpus = dict[str, list[tuple[str, list[str]]]]  # library -> (qualified name, its paragraphs), in a fixed order
 
 
+@task("pydocs/topic")
 def topic(train: int = 7500, validation: int = 600, test: int = 3000, unlabelled: int = 20000) -> Task:
     """First paragraph of a docstring -> its library. Metric: accuracy; chance is about 1 in 8.
 
@@ -52,18 +54,19 @@ def topic(train: int = 7500, validation: int = 600, test: int = 3000, unlabelled
             for text in prose:
                 owners.setdefault(text, set()).add(name)
     # Another salt than the splits' own, or the classes with many texts would come first in every split.
-    firsts = {name: _hashed({prose[0] for _, prose in texts[name] if len(owners[prose[0]]) == 1}, "class")
+    firsts = {name: hashed({prose[0] for _, prose in texts[name] if len(owners[prose[0]]) == 1}, "class")
               for name in names}
     labelled = {text: names.index(name) for name in names for text in firsts[name][:PER_CLASS]}
-    splits, rest, notes = _cut(_hashed(labelled), train, validation, test, notes)
+    splits, rest, notes = _cut(hashed(labelled), train, validation, test, notes)
     pool = rest + [text for name in names for text in firsts[name][PER_CLASS:]]
     taken = set(labelled) | set(pool)
-    pool = _hashed(pool) + _hashed(text for text in owners if text not in taken)
+    pool = hashed(pool) + hashed(text for text in owners if text not in taken)
     made = {name: _text_split(part, [labelled[text] for text in part]) for name, part in splits.items()}
     made["unlabelled"] = _text_split(pool[:unlabelled], [-1] * len(pool[:unlabelled]))
     return Task("pydocs/topic", "text", names, made, "accuracy", ("accuracy", "macro_f1"), notes)
 
 
+@task("pydocs/acceptability")
 def acceptability(train: int = 8000, validation: int = 500, test: int = 4000, unlabelled: int = 0,
                   corruption: str = "shuffle") -> Task:
     """A sentence as written, or with its words out of order. Metric: MCC; chance is 0.
@@ -79,7 +82,7 @@ def acceptability(train: int = 8000, validation: int = 500, test: int = 4000, un
     texts, notes = corpus()
     found = {_plain(sentence) for rows in texts.values() for _, prose in rows for paragraph in prose
              for sentence in docstrings.sentences(paragraph) if _is_sentence(sentence)}
-    splits, rest, notes = _cut(_hashed(found), train, validation, test, notes)
+    splits, rest, notes = _cut(hashed(found), train, validation, test, notes)
     splits["unlabelled"] = rest[:unlabelled]
     made = {}
     for name, part in splits.items():
@@ -92,6 +95,7 @@ def acceptability(train: int = 8000, validation: int = 500, test: int = 4000, un
     return Task("pydocs/acceptability", "text", ("corrupted", "wellformed"), made, "mcc", ("mcc", "accuracy"), notes)
 
 
+@task("pydocs/relevance")
 def relevance(train: int = 8000, validation: int = 1500, test: int = 1500, unlabelled: int = 0) -> Task:
     """Does the paragraph belong to what the question asks about? Metric: accuracy; chance is 1 in 2.
 
@@ -109,7 +113,7 @@ def relevance(train: int = 8000, validation: int = 1500, test: int = 1500, unlab
             if later and later[0] not in asked:
                 asked[later[0]] = (_question(name, prose[0]), library)
     questions = {question: (paragraph, library) for paragraph, (question, library) in asked.items()}
-    parts, rest, notes = _cut(_hashed(questions), train // 2, validation // 2, test // 2, notes)
+    parts, rest, notes = _cut(hashed(questions), train // 2, validation // 2, test // 2, notes)
     parts["unlabelled"] = rest[: unlabelled // 2]
     made = {}
     for name, part in parts.items():
@@ -135,11 +139,11 @@ def corpus() -> tuple[Corpus, tuple[str, ...]]:
 
     Built once (some ten seconds on two cores) and kept, see `gather`, which says what it raises.
     """
-    return gather("pydocs", tuple(docstrings.LIBRARIES), lambda library: _extract(library))
+    return gather("pydocs", tuple(docstrings.LIBRARIES))
 
 
-def gather(name: str, libraries: Sequence[str], extract: Callable[[str], list]) -> tuple[Corpus, tuple[str, ...]]:
-    """extract(library), rows of (qualified name, list), of every library that is installed; a note for each that is not.
+def gather(name: str, libraries: Sequence[str], what: str = "prose") -> tuple[Corpus, tuple[str, ...]]:
+    """The "prose" or the "parameters" of every library that is installed; a note for each that is not.
 
     Kept in the user's cache folder, or in the folder that the environment variable MTKD_CACHE names, under this name
     and the hash of the versions of Python and the packages and of the code. A damaged file is made again.
@@ -159,7 +163,7 @@ def gather(name: str, libraries: Sequence[str], extract: Callable[[str], list]) 
     texts = _read(path, present)
     if texts is None:
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            texts = dict(zip(present, pool.map(extract, present)))
+            texts = dict(zip(present, pool.map(lambda library: _extract(library, what), present)))
         _write(path, texts)
     return texts, notes
 
@@ -172,7 +176,7 @@ def _extract(library: str, what: str = "prose") -> list[tuple[str, list]]:
     try:
         rows = json.loads(subprocess.run(command, capture_output=True, env=env, check=True).stdout)
     except (OSError, subprocess.SubprocessError, ValueError):  # no interpreter of its own, as in an embedded Python
-        rows = {"prose": docstrings.extract, "parameters": docstrings.extract_parameters}[what](library)
+        rows = docstrings.extract(library, what)
     return [(name, found) for name, found in rows]
 
 
@@ -243,17 +247,11 @@ def _question(name: str, first: str) -> str:
     return f"What about {words}: {docstrings.sentences(first)[0]}"
 
 
-def _hashed(texts, salt: str = "") -> list[str]:
-    texts = sorted(texts)
-    return [texts[i] for i in hash_order(texts, salt)]
-
-
 def _cut(texts: list[str], train: int, validation: int, test: int, notes: tuple[str, ...]
          ) -> tuple[dict[str, list[str]], list[str], tuple[str, ...]]:
     """The three splits off the front of the list, the rest of it, and the notes."""
     for name, size in {"train": train, "validation": validation, "test": test}.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise KitError(f"the size of {name} must be a whole number of at least 1 (2 for pairs), not {size!r}")
+        check_size(f"the size of {name}", size, hint=" (2 for pairs)")
     held = test + validation
     if held >= len(texts):
         raise KitError(f"PyDocs has {len(texts):,} texts for this task here: too few for {held:,} of validation and test")

@@ -21,13 +21,14 @@ each other: about a quarter of the descriptions in test occur in train as well, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mtkd.data import docstrings
-from mtkd.data.pydocs import _extract, gather
-from mtkd.data.tasks import Split, Task, content_hash, hash_order
+from mtkd.data.pydocs import gather
+from mtkd.data.splits import Split, Task, check_size, content_hash, hash_order
+from mtkd.data.tasks import task
 from mtkd.errors import KitError
 
 # feature -> what a type of this kind starts with; the first that fits counts
@@ -42,13 +43,13 @@ PER_LIBRARY = 800  # docstrings
 LONGEST, WORDS, PASSAGES = 14, 36, 3  # words of a description, words of a passage, passages of a docstring
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     feature: str
     passage: str
     spans: tuple[tuple[int, int], ...]
 
 
+@task("pydocs/span")
 def span(train: int = 6000, validation: int = 800, test: int = 800, unlabelled: int = 0) -> Task:
     """The descriptions of one kind of parameter in a passage. Metric: F1 over characters; marking all gives about 0.5.
 
@@ -57,14 +58,13 @@ def span(train: int = 6000, validation: int = 800, test: int = 800, unlabelled: 
 
     Raises KitError for a size that is no whole number of at least 1, or larger than there are samples.
     """
-    texts, notes = gather("pydocs-parameters", docstrings.NUMPYDOC, lambda library: _extract(library, "parameters"))
+    texts, notes = gather("pydocs-parameters", docstrings.NUMPYDOC, "parameters")
     groups = _groups(texts)
     order = hash_order([content_hash(*(sample.passage for sample in group)) for group in groups])
     rest = iter([groups[i] for i in order])
     splits = {}
     for name, size in {"test": test, "validation": validation, "train": train}.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise KitError(f"the size of {name} must be a whole number of at least 1, not {size!r}")
+        check_size(f"the size of {name}", size)
         samples: list[Sample] = []
         while len(samples) < size:  # what is too much of the last docstring is dropped, not moved to the next split
             group = next(rest, None)

@@ -1,4 +1,4 @@
-"""A table of your own as a task: a CSV, TSV, JSONL or Parquet file, or a folder with one file per split.
+"""A table of your own as a task: a file that mtkd/data/files.py reads, or a folder with one such file per split.
 
     reviews.csv                      or    reviews/train.csv  reviews/validation.csv  reviews/test.csv
     text,label
@@ -11,21 +11,19 @@ texts. Splits that are missing are taken from train by the hash of the text, a t
 
 from __future__ import annotations
 
-import csv
-import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mtkd.data.tasks import Split, Task, content_hash, hash_order, unique_ids
+from mtkd.data.files import SUFFIXES, check_values, content_of, no_text, rows, suffix_list
+from mtkd.data.splits import Split, Task, content_hash, hashed, unique_ids
 from mtkd.errors import KitError
+from mtkd.store.files import text_hash
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
                 "dev": "validation", "test": "test", "unlabelled": "unlabelled", "unlabeled": "unlabelled"}
-
-Table = dict[str, list]  # column -> its values
 
 
 def load_own(path: str, text: str = "text", text_pair: str | None = None, label: str = "label", id: str | None = None,
@@ -39,47 +37,50 @@ def load_own(path: str, text: str = "text", text_pair: str | None = None, label:
     metric       the main metric (default: accuracy, or pearson for regression)
 
     Raises KitError, in one sentence, for a file that cannot be read, a column that is not there, an empty or non-text
-    value, a label that is missing or outside the classes, a repeated id, an empty split, and one class only.
+    value, a label that is missing, a list, or outside the classes, a repeated id, an empty split, and one class only.
     """
-    tables = _tables(Path(path))
-    wanted = {"text": text, "text_pair": text_pair, "label": label, "id": id}
-    for name, table in tables.items():
-        needed = {o: c for o, c in wanted.items() if c is not None and not (o == "label" and name == "unlabelled")}
-        _need_columns(_place(path, tables, name), table, needed)
-    raw = {}
-    for name, table in tables.items():
-        where = _place(path, tables, name)
-        columns = [_texts(where, column, table[column]) for column in (text, text_pair) if column is not None]
-        inputs = list(zip(*columns))
-        keys = [content_hash(*sample) for sample in inputs]
-        ids = unique_ids(keys) if id is None else _ids(where, id, table[id])
-        labels = None if name == "unlabelled" else [_value(where, label, i, v) for i, v in enumerate(table[label])]
-        raw[name] = (ids, inputs, labels, keys)
-    names = () if regression else _classes(raw["train"][2], classes)
+    files, raw, names = split_files(path), {}, ()
+    for name, file in files.items():
+        where = repr(str(path)) + (f" ({name})" if len(files) > 1 else "")
+        wanted = {"text": text, "text_pair": text_pair, "label": None if name == "unlabelled" else label, "id": id}
+        table = _read(where, file, {option: column for option, column in wanted.items() if column is not None})
+        columns = [table[option] for option in ("text", "text_pair") if option in table]
+        for column, values in zip((text, text_pair), columns):
+            check_values(where, column, values, no_text)
+        labels = _labels(where, label, table["label"]) if "label" in table else None
+        ids = None if id is None else _ids(where, id, table["id"])
+        raw[name] = where, list(zip(*columns)), labels, ids
+        if name == "train" and not regression:
+            names = _classes(labels, classes)
     splits, content = {}, {}
-    for name, (ids, inputs, labels, keys) in raw.items():
-        where = _place(path, tables, name)
-        if not ids:
+    for name, (where, inputs, labels, ids) in raw.items():
+        if not inputs:
             raise KitError(f"{where} has no rows")
+        content[name] = [content_hash(*sample) for sample in inputs]
+        if ids is None:
+            ids = unique_ids(content[name])
+        elif len(files) > 1:  # two files may both number their rows from 0
+            ids = [f"{name}/{i}" for i in ids]
         if labels is None:
             numbers = np.full(len(ids), np.nan if regression else -1, dtype=np.float32 if regression else np.int64)
         else:
-            numbers = _numbers(where, label, labels, names)
-        # two files may both number their rows from 0
-        splits[name] = Split(ids if len(tables) == 1 or id is None else [f"{name}/{i}" for i in ids], inputs, numbers)
-        content[name] = keys
+            numbers = _values(where, label, labels) if regression else _numbers(where, label, labels, names)
+        splits[name] = Split(ids, inputs, numbers)
     notes = _fill(splits, content)
-    kind = "pair" if text_pair else "text"
     metrics = ("pearson", "spearman") if regression else ("accuracy", "macro_f1", "mcc")
     metrics += ("f1",) if len(names) == 2 else ()
     if metric is not None and metric not in metrics:
         raise KitError(f"metric must be one of {', '.join(metrics)} for {Path(path).name}, not {metric!r}")
-    return Task(Path(path).name, kind, names, splits, metric or metrics[0], metrics, tuple(notes))
+    return Task(Path(path).name, "pair" if text_pair else "text", names, splits, metric or metrics[0], metrics, tuple(notes))
 
 
-def _tables(path: Path) -> dict[str, Table]:
+def split_files(path: str | Path) -> dict[str, Path]:
+    """Split -> its file, "train" first; a file that stands alone is the training split. KitError where there is none."""
+    path = Path(path)
     if path.is_file():
-        return {"train": read_table(path)}
+        if path.suffix.lower() not in SUFFIXES:
+            raise KitError(f"{str(path)!r} is not a {suffix_list()} file")
+        return {"train": path}
     found: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         split = _SPLIT_NAMES.get(file.stem.lower())
@@ -90,93 +91,47 @@ def _tables(path: Path) -> dict[str, Table]:
     if "train" not in found:
         raise KitError(f"the folder {str(path)!r} has no train file (train.csv, train.tsv, train.jsonl or "
                        "train.parquet)")
-    return {split: read_table(file) for split, file in found.items()}
+    return {"train": found.pop("train"), **found}
 
 
-def read_table(path: Path) -> Table:
-    """Columns of a CSV, TSV, JSONL or Parquet file. CSV and TSV are UTF-8 and their values all text; in TSV a line is a row and
-    a quotation mark a character, as in GLUE's files, where a single one would otherwise swallow the rows up to the next."""
-    import pandas as pd
-    import pyarrow as pa
-
-    suffix = path.suffix.lower()
-    try:
-        if suffix in (".csv", ".tsv"):
-            # without these options the texts "NA" and "null" would turn into missing values
-            form = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, **form)
-            return {str(column): frame[column].tolist() for column in frame.columns}
-        if suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            return pq.read_table(path).to_pydict()
-        if suffix == ".jsonl":
-            return _read_jsonl(path)
-    except (OSError, ValueError, pd.errors.ParserError, pa.ArrowException) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KitError(f"{str(path)!r} cannot be read as {suffix[1:].upper()}: {first}") from error
-    raise KitError(f"{str(path)!r} is not a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
+def fingerprint(path: str | Path) -> str:
+    """sha256 (hex) of what a file or folder of one's own holds: its splits, its columns and their values, read or not."""
+    return text_hash("\n".join(f"{split}{file.suffix.lower()} {content_of(file)}" for split, file in split_files(path).items()))
 
 
-def _read_jsonl(path: Path) -> Table:
-    rows = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"line {number}: {error}") from error
-                if not isinstance(row, dict):
-                    raise ValueError(f"line {number} is not an object with named values")
-                rows.append(row)
-    columns = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in columns}
+def _read(where: str, file: Path, wanted: dict[str, str]) -> dict[str, list]:
+    """Option -> the values of its column."""
+    def choose(there: Sequence[str]) -> list[str]:
+        if missing := {option: column for option, column in wanted.items() if column not in there}:
+            options = " and ".join(f"{option}=..." for option in missing)
+            absent = " or ".join(repr(c) for c in missing.values())
+            raise KitError(f"{where} has no column {absent}; its columns are {', '.join(map(repr, there)) or 'none'}: "
+                           f"say which to use with {options}")
+        return list(wanted.values())
+
+    columns = list(zip(*rows(file, choose))) or [()] * len(wanted)
+    return {option: list(values) for option, values in zip(wanted, columns)}
 
 
-def _place(path: str, tables: dict[str, Table], split: str) -> str:
-    return repr(str(path)) + (f" ({split})" if len(tables) > 1 else "")
-
-
-def _need_columns(where: str, table: Table, wanted: dict[str, str]) -> None:
-    missing = {option: column for option, column in wanted.items() if column not in table}
-    if missing:
-        there = ", ".join(repr(c) for c in table) or "none"
-        options = " and ".join(f"{option}=..." for option in missing)
-        absent = " or ".join(repr(c) for c in missing.values())
-        raise KitError(f"{where} has no column {absent}; its columns are {there}: say which to use with {options}")
-
-
-def _row(index: int) -> str:
-    return f"row {index + 1} (the first row of data is row 1)"
-
-
-def _texts(where: str, column: str, values: list) -> list[str]:
-    for i, value in enumerate(values):
-        if not isinstance(value, str):
-            raise KitError(f"{where} has {value!r}, which is not text, in column {column!r}, {_row(i)}")
-        if not value.strip():
-            raise KitError(f"{where} has an empty text in column {column!r}, {_row(i)}")
-    return values
-
-
-def _value(where: str, column: str, index: int, value):
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):
-        raise KitError(f"{where} has no label in column {column!r}, {_row(index)}")
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value.strip() if isinstance(value, str) else value
+def _labels(where: str, column: str, values: list) -> list:
+    check_values(where, column, values, lambda v: f"the labels {v!r}" if isinstance(v, (list, dict)) else "",
+                 ": a text with several labels cannot be learned from here; give every row one label")
+    check_values(where, column, values,
+                 lambda v: "no label" if v is None or v != v or (isinstance(v, str) and not v.strip()) else "")
+    labels = [int(v) if isinstance(v, float) and v.is_integer() else v.strip() if isinstance(v, str) else v for v in values]
+    if all(isinstance(v, str) and re.fullmatch(r"[+-]?\d+(\.0*)?", v) for v in labels):  # 1 and 1.0 are one class
+        labels = [v.split(".")[0] for v in labels]
+    return labels
 
 
 def _ids(where: str, column: str, values: list) -> list[str]:
+    check_values(where, column, values, lambda v: "" if v is not None and str(v).strip() else "an empty id")
     seen: dict[str, int] = {}
-    for i, value in enumerate(values):
-        if value is None or not str(value).strip():
-            raise KitError(f"{where} has an empty id in column {column!r}, {_row(i)}")
-        if str(value) in seen:
-            raise KitError(f"{where} has the id {str(value)!r} in {_row(seen[str(value)])} and again in row {i + 1}; "
-                           "ids must be unique")
-        seen[str(value)] = i
+    for row, value in enumerate(map(str, values), start=1):
+        if value in seen:
+            raise KitError(f"{where} has the id {value!r} in row {seen[value]} (the first row of data is row 1) and again in "
+                           f"row {row}; ids must be unique")
+        seen[value] = row
     return list(seen)
 
 
@@ -192,23 +147,25 @@ def _classes(labels: list, classes: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(sorted(names))
 
 
+def _values(where: str, column: str, labels: list) -> np.ndarray:
+    """The labels of a regression, float32 [n]."""
+    def fault(value) -> str:
+        try:
+            return "" if np.isfinite(float(value)) else f"{value!r}, which is not a number,"
+        except (TypeError, ValueError):
+            return f"{value!r}, which is not a number,"
+
+    check_values(where, column, labels, fault)
+    return np.array([float(value) for value in labels], dtype=np.float32)
+
+
 def _numbers(where: str, column: str, labels: list, names: tuple[str, ...]) -> np.ndarray:
-    if not names:
-        for i, value in enumerate(labels):
-            try:
-                finite = np.isfinite(float(value))
-            except (TypeError, ValueError):
-                finite = False
-            if not finite:
-                raise KitError(f"{where} has {value!r}, which is not a number, in column {column!r}, {_row(i)}")
-        return np.array([float(value) for value in labels], dtype=np.float32)
+    """The labels as class numbers, int64 [n]."""
     number = {name: i for i, name in enumerate(names)}
     if not any(str(value) in number for value in labels):  # positions instead of names
         number = {str(i): i for i in range(len(names))}
-    for i, value in enumerate(labels):
-        if str(value) not in number:
-            raise KitError(f"{where} has the label {str(value)!r} in column {column!r}, {_row(i)}, outside the "
-                           f"{len(names)} classes ({', '.join(names[:20])})")
+    check_values(where, column, labels, lambda v: "" if str(v) in number else f"the label {str(v)!r}",
+                 f", outside the {len(names)} classes ({', '.join(names[:20])})")
     return np.array([number[str(value)] for value in labels], dtype=np.int64)
 
 
@@ -218,19 +175,17 @@ def _fill(splits: dict[str, Split], content: dict[str, list[str]]) -> list[str]:
     missing = [name for name in ("validation", "test") if name not in splits]
     if missing:
         train, keys = splits["train"], content["train"]
-        different = sorted(set(keys))
-        order = [different[i] for i in hash_order(different, salt="own")]
+        order = hashed(set(keys), "own")
         share = max(1, round(len(order) / 10))
         if len(order) < 3 * (len(missing) + 1):
             raise KitError(f"{len(order)} different texts are too few to take {' and '.join(missing)} from")
         part = {key: missing[i // share] if i // share < len(missing) else "train" for i, key in enumerate(order)}
         for name in (*missing, "train"):
-            rows = [i for i, key in enumerate(keys) if part[key] == name]
-            splits[name], content[name] = train.take(rows), [keys[i] for i in rows]
+            kept = [i for i, key in enumerate(keys) if part[key] == name]
+            splits[name], content[name] = train.take(kept), [keys[i] for i in kept]
         notes.append(f"{' and '.join(missing)} were taken from train by hash: "
                      + ", ".join(f"{len(splits[name]):,} {name}" for name in ("train", *missing)))
     for name in ("validation", "test"):
-        shared = len(set(content[name]) & set(content["train"]))
-        if shared:
+        if shared := len(set(content[name]) & set(content["train"])):
             notes.append(f"{shared:,} texts of {name} are also in train")
     return notes

@@ -20,15 +20,14 @@ pair names both, such as "pool/Q12+Q40/3".
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mtkd.data import hub
-from mtkd.data.tasks import Split, Task, content_hash, hash_order
+from mtkd.data.splits import Split, Task, check_size, content_hash, hash_order
+from mtkd.data.tasks import task
 from mtkd.errors import KitError
-from mtkd.measure.metrics import mean_average_precision
 
 HUB_ID = "microsoft/wiki_qa"
 COLUMNS = ("question_id", "question", "answer", "label")
@@ -36,6 +35,7 @@ CLASSES = ("wrong", "right")
 Row = tuple[str, str, str, int]  # id, question, sentence, label
 
 
+@task("wiki_qa")
 def load(unlabelled: int = 20000, withheld: float = 0.25, draw: int = 0) -> Task:
     """WikiQA as a pair task. Metrics: accuracy (chance is 1 in 2), F1.
 
@@ -46,8 +46,7 @@ def load(unlabelled: int = 20000, withheld: float = 0.25, draw: int = 0) -> Task
 
     Raises KitError when an option makes no sense, the data set cannot be had, or its rows are not as they should be.
     """
-    if isinstance(unlabelled, bool) or not isinstance(unlabelled, int) or unlabelled < 0:
-        raise KitError(f"the size of unlabelled must be a whole number of at least 0, not {unlabelled!r}")
+    check_size("the size of unlabelled", unlabelled, least=0)
     if isinstance(withheld, bool) or not isinstance(withheld, (int, float)) or not 0 <= withheld < 1:
         raise KitError(f"withheld must be a share from 0 to below 1, not {withheld!r}")
     rows = hub.load_hub_dataset(HUB_ID)
@@ -75,13 +74,15 @@ def load(unlabelled: int = 20000, withheld: float = 0.25, draw: int = 0) -> Task
                      "answer")
     dropped = len(official["test"]) - len(answered["test"])
     notes.append(f"ranking leaves out the {dropped:,} of {len(official['test']):,} test questions that have no right answer")
-    if os.path.isdir(hub.find(HUB_ID, "dataset")):
-        notes.append("a local mirror supplied this data set")
-    return Task("wiki_qa", "pair", CLASSES, splits, "accuracy", ("accuracy", "f1"), tuple(notes))
+    return Task("wiki_qa", "pair", CLASSES, splits, "accuracy", ("accuracy", "f1"), (*notes, *hub.mirror_note(HUB_ID)))
 
 
 def ranking_score(task: Task, logits: np.ndarray, split: str = "ranking") -> float:
     """Mean average precision of logits [n, 2] on a split, its sentences ranked per question by right minus wrong."""
+    from mtkd.measure.metrics import (
+        mean_average_precision,  # its libraries take a second, and whoever asks for a task comes here
+    )
+
     logits, rows = np.asarray(logits, dtype=np.float64), task.splits[split]
     if logits.shape != (len(rows), 2):
         raise KitError(f"a ranking of {len(rows):,} sentences needs logits [{len(rows)}, 2], not {list(logits.shape)}.")

@@ -20,15 +20,13 @@ follow the first text (RoBERTa writes two there) with those that follow it, and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mtkd.data.tasks import Split
+from mtkd.data.splits import Split
 
 CLS, AFTER_FIRST, AFTER_SECOND = -1, -2, -3
 

@@ -11,26 +11,25 @@ are already replaced). A candidate is never the word itself, a special token, a 
 text of a pair is given to the language model on its own. A word that no source knows stays as it is.
 """
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtkd.data import hub
+from mtkd.data.splits import Split
 from mtkd.errors import KitError
-from mtkd.tokens.candidates import WORD, CandidateSource, EmbeddingNeighbours, MaskedLanguageModel, Span
+from mtkd.tokens.candidates import WORD, EmbeddingNeighbours, MaskedLanguageModel, Span, Words
 
-if TYPE_CHECKING:
-    from mtkd.data.tasks import Split
-
-__all__ = ["EmbeddingNeighbours", "MaskedLanguageModel", "augment", "sources"]
+Source = MaskedLanguageModel | EmbeddingNeighbours  # or anything else with their method `candidates`
 
 
-def sources(
-    model: str = "", vectors: str = "", texts: Iterable[str] | None = None, *, masking: str = "each", device=None
-) -> list[CandidateSource]:
+def sources(model: str = "", vectors: str = "", texts: Iterable[str] | None = None, *, masking: str = "each",
+            device=None) -> list[Source]:
     """The candidate sources for `augment`, by name: the masked language model, if any, then the embedding space.
 
     Args:
@@ -41,40 +40,29 @@ def sources(
         masking: "each" or "none", see `MaskedLanguageModel`.
         device: where the model computes.
     """
+    found: list[Source] = []
     if model:
-        language_model = MaskedLanguageModel(_place(model), masking=masking, device=device)
-        if not vectors:
-            return [language_model, EmbeddingNeighbours.from_model(language_model.model, language_model.tokenizer)]
+        found = [MaskedLanguageModel(hub.find(model, "model"), masking=masking, device=device)]
     if vectors and Path(vectors).is_file():
-        neighbours = EmbeddingNeighbours.from_file(vectors)
-    elif vectors:
+        return [*found, EmbeddingNeighbours.from_file(vectors)]
+    if vectors:
         from transformers import AutoModel, AutoTokenizer
 
         try:
-            place = _place(vectors)
-            neighbours = EmbeddingNeighbours.from_model(
-                AutoModel.from_pretrained(place), AutoTokenizer.from_pretrained(place)
-            )
+            place = hub.find(vectors, "model")
+            network, tokenizer = AutoModel.from_pretrained(place), AutoTokenizer.from_pretrained(place)
         except (OSError, ValueError) as error:
             raise KitError(f"{vectors} is neither a file of word vectors nor a model with embeddings.") from error
-    elif texts is not None:
-        neighbours = EmbeddingNeighbours.from_texts(texts)
-    else:
+        return [*found, EmbeddingNeighbours.from_model(network, tokenizer)]
+    if model:
+        return [*found, EmbeddingNeighbours.from_model(found[0].model, found[0].tokenizer)]
+    if texts is None:
         raise KitError("Augmentation needs a masked language model, word vectors, or texts to learn word vectors from.")
-    return [language_model, neighbours] if model else [neighbours]
+    return [EmbeddingNeighbours.from_texts(texts)]
 
 
-def _place(name: str) -> str:
-    from mtkd.data import hub
-
-    return hub.find(name, "model")
-
-
-def augment(
-    split: "Split", sources: Sequence[CandidateSource], *, factor: int = 20, run: int = 0, seed: int = 0,
-    probability: float = 0.4, candidates: int = 15, keep_original: bool = True, both: bool = True,
-    keep: Collection[str] = (),
-) -> "Split":  # fmt: skip
+def augment(split: Split, sources: Sequence[Source], *, factor: int = 20, run: int = 0, seed: int = 0, probability: float = 0.4,
+            candidates: int = 15, keep_original: bool = True, both: bool = True) -> Split:
     """A split with `factor` new examples after each one of `split`, labels copied.
 
     Args:
@@ -90,7 +78,6 @@ def augment(
         keep_original: put the example itself, under its own id, before its new ones.
         both: change both texts of a pair, as the multiple-teacher paper; else only the first, near to TinyBERT, which
             leaves one of them unchanged.
-        keep: words that are never replaced, in any capitals (stop words, say); the algorithm has none.
 
     Returns:
         A split of the same type. New ids are "parent/run/n". Text between replaced words is unchanged, byte by byte.
@@ -102,48 +89,35 @@ def augment(
         raise KitError("Words can only be replaced in texts, and this split holds images.")
     if factor < 0 or candidates < 1 or not 0 <= probability <= 1 or not sources:
         raise KitError("Augmentation needs factor >= 0, candidates >= 1, 0 <= probability <= 1 and a candidate source.")
-    kept = {word.casefold() for word in keep}
-    open_texts = sorted({text for row in split.inputs for text in (row if both else row[:1])})
-    found = _candidates(open_texts, sources, candidates, kept)
-    ids, inputs, parents = [], [], []
-    for number, (parent, row) in enumerate(zip(split.ids, split.inputs, strict=True)):
+    found = _candidates(sorted({text for row in split.inputs for text in (row if both else row[:1])}), sources, candidates)
+    ids, inputs = [], []
+    for parent, row in zip(split.ids, split.inputs, strict=True):
         if keep_original:
             ids.append(parent)
             inputs.append(tuple(row))
-            parents.append(number)
         changed = row if both else row[:1]
-        words = sum(len(found[text]) for text in changed)
+        ends = np.cumsum([0, *(len(found[text]) for text in changed)])
         key = hashlib.sha256(f"{seed}\0{run}\0{parent}".encode()).digest()
         # Two numbers per word and copy: whether to replace it, and by which candidate.
-        draws = np.random.default_rng(int.from_bytes(key, "big")).random((factor, 2, words))
+        draws = np.random.default_rng(int.from_bytes(key, "big")).random((factor, 2, ends[-1]))
         for copy in range(factor):
-            new, at = [], 0
-            for text in changed:
-                end = at + len(found[text])
-                new.append(_replace(text, found[text], *draws[copy, :, at:end], probability))
-                at = end
+            new = [_replace(text, found[text], *draws[copy, :, a:b], probability)
+                   for text, a, b in zip(changed, ends, ends[1:])]
             ids.append(f"{parent}/{run}/{copy}")
-            inputs.append((*new, *row[len(changed) :]))
-            parents.append(number)
-    return replace(split, ids=ids, inputs=inputs, labels=split.labels[np.array(parents, dtype=np.int64)])
+            inputs.append((*new, *row[len(changed):]))
+    return replace(split, ids=ids, inputs=inputs, labels=np.repeat(split.labels, factor + keep_original))
 
 
-def _candidates(texts: list[str], sources, k: int, kept: set[str]) -> dict[str, list[tuple[Span, tuple[str, ...]]]]:
+def _candidates(texts: list[str], sources: Sequence[Source], k: int) -> dict[str, list[tuple[Span, Words]]]:
     """For every text its words that have candidates, in order."""
-    spans = [[m.span() for m in WORD.finditer(text) if m.group().casefold() not in kept] for text in texts]
-    found = [{} for _ in texts]
+    found: list[dict[Span, Words]] = [{m.span(): () for m in WORD.finditer(text)} for text in texts]
     for source in sources:
-        left = [[span for span in spans[i] if not found[i].get(span)] for i in range(len(texts))]
-        asked = [i for i in range(len(texts)) if left[i]]
-        if not asked:
-            break
-        answers = source.candidates([texts[i] for i in asked], [left[i] for i in asked], k)
-        for i, answer in zip(asked, answers, strict=True):
+        left = [[span for span, words in own.items() if not words] for own in found]
+        asked = [i for i, spans in enumerate(left) if spans]
+        answers = source.candidates([texts[i] for i in asked], [left[i] for i in asked], k) if asked else ()
+        for i, answer in zip(asked, answers):
             found[i].update(zip(left[i], answer, strict=True))
-    return {
-        text: [(span, of_text[span]) for span in own if of_text.get(span)]
-        for text, own, of_text in zip(texts, spans, found, strict=True)
-    }
+    return {text: [(span, words) for span, words in own.items() if words] for text, own in zip(texts, found, strict=True)}
 
 
 def _replace(text: str, words, decide: np.ndarray, pick: np.ndarray, probability: float) -> str:

@@ -1,13 +1,17 @@
 """Where the data augmentation gets its words from: a masked language model, or neighbours in an embedding space.
 
-The sources of Algorithm 1 of TinyBERT (Jiao et al. 2019), which `mtkd.tokens.augment` puts to use.
+The sources of Algorithm 1 of TinyBERT (Jiao et al. 2019), which `mtkd.tokens.augment` puts to use. A source has one method:
+
+    candidates(texts, spans, k)   up to k words for every span (start, end) of every text, in alphabetical order; () where it
+                                  has none. They do not depend on what other texts it is asked about in the same call.
 """
+
+from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,13 +22,7 @@ from mtkd.errors import KitError
 
 WORD = re.compile(r"[^\W_]+")  # letters and digits; splits at the same places as BERT's own first step
 Span = tuple[int, int]  # where a word begins and ends in its text
-
-
-class CandidateSource(Protocol):
-    """Something that proposes words. It must not depend on what other texts it is asked about in the same call."""
-
-    def candidates(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], k: int) -> list[list[tuple[str, ...]]]:
-        """Up to k candidates for every span of every text, in alphabetical order; () where it has none."""
+Words = tuple[str, ...]
 
 
 def usable_tokens(tokenizer) -> dict[int, str]:
@@ -33,15 +31,11 @@ def usable_tokens(tokenizer) -> dict[int, str]:
     Knows the three usual ways to mark pieces: "##" on continuations (WordPiece), "Ġ" or "▁" on beginnings.
     """
     vocabulary, special = tokenizer.get_vocab(), set(tokenizer.all_special_ids)
-    begins = next((mark for mark in ("Ġ", "▁") if any(token.startswith(mark) for token in vocabulary)), "")
-    if any(token.startswith("##") for token in vocabulary):
-        begins = ""
-    words = {}
-    for token, number in vocabulary.items():
-        word = token[len(begins) :]
-        if number not in special and token.startswith(begins) and WORD.fullmatch(word):
-            words[number] = word
-    return words
+    marks = () if any(token.startswith("##") for token in vocabulary) else ("Ġ", "▁")
+    begins = next((mark for mark in marks if any(token.startswith(mark) for token in vocabulary)), "")
+    words = {number: token[len(begins):] for token, number in vocabulary.items()
+             if number not in special and token.startswith(begins)}
+    return {number: word for number, word in words.items() if WORD.fullmatch(word)}
 
 
 class MaskedLanguageModel:
@@ -54,37 +48,40 @@ class MaskedLanguageModel:
             whole text and reads its distribution at every position: a forward pass per text, many times cheaper, but
             the model sees the word it is to replace. A deviation, for machines without a GPU.
         device: where to compute; where the model already is if None.
-        tokens_per_batch: padding-free batches of at most this many tokens; bounds the memory of the logits.
     """
 
-    def __init__(self, model, tokenizer=None, *, masking: str = "each", device=None, tokens_per_batch: int = 2048):
+    at_once = 2048  # tokens of a batch, which is free of padding; bounds the memory of the logits
+
+    def __init__(self, model, tokenizer=None, *, masking: str = "each", device=None):
         if masking not in ("each", "none"):
             raise KitError(f"The masking of the augmentation is 'each' or 'none', not {masking!r}.")
         if isinstance(model, str | Path):
-            from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-            try:
-                tokenizer = tokenizer if tokenizer is not None else AutoTokenizer.from_pretrained(str(model))
-                loaded, report = AutoModelForMaskedLM.from_pretrained(
-                    str(model), dtype=torch.float32, output_loading_info=True
-                )
-            except (OSError, ValueError) as error:
-                raise KitError(f"No masked language model can be read from {model} ({_line(error)}).") from error
-            if report["missing_keys"]:  # transformers would fill them at random, and the candidates with noise
-                raise KitError(f"The model in {model} has no masked-LM head; name one that has, or none.")
-            model = loaded
+            model, tokenizer = self._loaded(str(model), tokenizer)
         if tokenizer is None or not getattr(tokenizer, "is_fast", False):
             raise KitError("The masked language model needs its fast tokenizer, which says where each token begins.")
         if masking == "each" and tokenizer.mask_token_id is None:
             raise KitError("This tokenizer has no mask token, so it does not belong to a masked language model.")
         self.model = (model.to(device) if device is not None else model).eval()
-        self.tokenizer, self.masking, self.tokens_per_batch = tokenizer, masking, tokens_per_batch
+        self.tokenizer, self.masking = tokenizer, masking
         known = self.model.get_input_embeddings().weight
         self.words = {i: word for i, word in usable_tokens(tokenizer).items() if i < len(known)}
         self._usable = torch.tensor(sorted(self.words), device=known.device)
 
-    def candidates(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], k: int) -> list[list[tuple[str, ...]]]:
-        found: list[list[tuple[str, ...]]] = [[()] * len(of_text) for of_text in spans]
+    @staticmethod
+    def _loaded(name: str, tokenizer):
+        from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+        try:
+            tokenizer = tokenizer if tokenizer is not None else AutoTokenizer.from_pretrained(name)
+            model, report = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        except (OSError, ValueError) as error:
+            raise KitError(f"No masked language model can be read from {name} ({_line(error)}).") from error
+        if report["missing_keys"]:  # transformers would fill them at random, and the candidates with noise
+            raise KitError(f"The model in {name} has no masked-LM head; name one that has, or none.")
+        return model, tokenizer
+
+    def candidates(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], k: int) -> list[list[Words]]:
+        found: list[list[Words]] = [[()] * len(of_text) for of_text in spans]
         positions = getattr(self.model.config, "max_position_embeddings", None) or 512
         length = min(self.tokenizer.model_max_length, positions - 2)  # RoBERTa keeps two positions to itself
         encoded = self.tokenizer(list(texts), truncation=True, max_length=length, return_offsets_mapping=True)
@@ -93,37 +90,28 @@ class MaskedLanguageModel:
         for text, of_text in enumerate(spans):
             ids = encoded["input_ids"][text]
             token_at = {tuple(offset): at for at, offset in enumerate(encoded["offset_mapping"][text])}
-            single = [(word, token_at[tuple(span)]) for word, span in enumerate(of_text) if tuple(span) in token_at]
-            single = [(word, at) for word, at in single if ids[at] in self.words]
+            single = [(word, at) for word, span in enumerate(of_text)
+                      if (at := token_at.get(tuple(span))) is not None and ids[at] in self.words]
             rows += [(text, [pair]) for pair in single] if self.masking == "each" else [(text, single)] * bool(single)
-        rows.sort(key=lambda row: len(encoded["input_ids"][row[0]]))  # stable; rows of equal length need no padding
-        for batch in self._batches(rows, encoded):
-            for (text, pairs), tops in zip(batch, self._top(batch, encoded, k), strict=True):
-                for (word, _), top in zip(pairs, tops, strict=True):
-                    start, end = spans[text][word]
-                    found[text][word] = _select(texts[text][start:end], [self.words[i] for i in top], k)
+        by_length: dict[int, list] = {}  # rows of equal length need no padding
+        for row in rows:
+            by_length.setdefault(len(encoded["input_ids"][row[0]]), []).append(row)
+        for tokens, same in sorted(by_length.items()):
+            size = max(1, self.at_once // tokens)
+            for batch in (same[start:start + size] for start in range(0, len(same), size)):
+                tops = iter(self._top(batch, encoded, k))
+                for text, pairs in batch:
+                    for word, _ in pairs:
+                        start, end = spans[text][word]
+                        found[text][word] = _select(texts[text][start:end], [self.words[i] for i in next(tops)], k)
         return found
 
-    def _batches(self, rows, encoded):
-        batch, length = [], 0
-        for row in rows:
-            own = len(encoded["input_ids"][row[0]])
-            if batch and (own != length or (len(batch) + 1) * own > self.tokens_per_batch):
-                yield batch
-                batch = []
-            batch.append(row)
-            length = own
-        if batch:
-            yield batch
-
     @torch.inference_mode()
-    def _top(self, batch, encoded, k: int) -> list[list[list[int]]]:
-        """Per row, per word read from it, the likeliest usable token ids, best first."""
+    def _top(self, batch, encoded, k: int) -> list[list[int]]:
+        """For every word read from the rows of a batch the likeliest usable token ids, best first."""
         device = self._usable.device
-        inputs = {
-            name: torch.tensor([encoded[name][text] for text, _ in batch], device=device)
-            for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded
-        }  # fmt: skip
+        inputs = {name: torch.tensor([encoded[name][text] for text, _ in batch], device=device)
+                  for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded}
         row = torch.tensor([i for i, (_, pairs) in enumerate(batch) for _ in pairs], device=device)
         at = torch.tensor([at for _, pairs in batch for _, at in pairs], device=device)
         if self.masking == "each":
@@ -140,10 +128,7 @@ class MaskedLanguageModel:
         finally:
             hook.remove()
         # A few more than k, because the word itself, in any capitals, is dropped afterwards.
-        top = logits[:, self._usable].topk(min(k + 8, len(self._usable)), dim=1).indices
-        best = self._usable[top].tolist()
-        tops = iter(best)
-        return [[next(tops) for _ in pairs] for _, pairs in batch]
+        return self._usable[logits[:, self._usable].topk(min(k + 8, len(self._usable)), dim=1).indices].tolist()
 
 
 class EmbeddingNeighbours:
@@ -155,19 +140,18 @@ class EmbeddingNeighbours:
         embed: gives a vector [d] for a word that is not among them, or None if it cannot.
     """
 
-    def __init__(
-        self, words: Sequence[str], vectors: np.ndarray, embed: Callable[[str], np.ndarray | None] | None = None
-    ):
+    def __init__(self, words: Sequence[str], vectors: np.ndarray,
+                 embed: Callable[[str], np.ndarray | None] = lambda word: None):
         vectors = np.asarray(vectors, dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(words) or not len(words):
             raise KitError(f"{len(words)} words and vectors of shape {list(vectors.shape)} do not make a word list.")
         self.words, self.vectors, self.embed = list(words), _unit(vectors), embed
         self.index = {word: i for i, word in reversed(list(enumerate(self.words)))}
-        self._known: dict[tuple[str, int], tuple[str, ...]] = {}
+        self._known: dict[tuple[str, int], Words] = {}
 
     @classmethod
-    def from_file(cls, path: str | Path, limit: int | None = None) -> "EmbeddingNeighbours":
-        """Read vectors in GloVe's text format, a word and its numbers per line; the first `limit` lines if given.
+    def from_file(cls, path: str | Path) -> EmbeddingNeighbours:
+        """Read vectors in GloVe's text format, a word and its numbers per line.
 
         Lines whose word is not made of letters and digits are passed over. A first line with two numbers (word2vec's
         text format) is too. Raises KitError if the file cannot be read or a line has another number of columns.
@@ -175,15 +159,13 @@ class EmbeddingNeighbours:
         words, vectors, width = [], [], None
         try:
             with open(path, encoding="utf-8", newline="\n") as lines:
-                for number, line in enumerate(lines):
+                for number, line in enumerate(lines, start=1):
                     parts = line.rstrip().split(" ")
-                    if number == 0 and len(parts) == 2:
+                    if number == 1 and len(parts) == 2:
                         continue
-                    if limit is not None and number >= limit:
-                        break
                     width = width or len(parts) - 1
                     if len(parts) < width + 1:
-                        raise KitError(f"Line {number + 1} of {path} has {len(parts) - 1} numbers instead of {width}.")
+                        raise KitError(f"Line {number} of {path} has {len(parts) - 1} numbers instead of {width}.")
                     word = " ".join(parts[:-width])  # some GloVe tokens contain blanks
                     if WORD.fullmatch(word):
                         words.append(word)
@@ -195,18 +177,17 @@ class EmbeddingNeighbours:
         return cls(words, np.stack(vectors))
 
     @classmethod
-    def from_model(cls, model, tokenizer) -> "EmbeddingNeighbours":
+    def from_model(cls, model, tokenizer) -> EmbeddingNeighbours:
         """The input embeddings of a transformers model; a word of several pieces is the mean of its pieces.
 
         Needs no download beyond the model, so it is the default where no file of word vectors is at hand; GloVe is
         what the paper uses.
         """
         table = model.get_input_embeddings().weight.detach().float().cpu().numpy()
-        unknown = tokenizer.unk_token_id
 
         def embed(word: str) -> np.ndarray | None:
             pieces = tokenizer(word, add_special_tokens=False)["input_ids"]
-            return None if not pieces or unknown in pieces else table[pieces].mean(axis=0)
+            return None if not pieces or tokenizer.unk_token_id in pieces else table[pieces].mean(axis=0)
 
         usable = usable_tokens(tokenizer)
         ids = sorted(i for i in usable if i < len(table))
@@ -215,9 +196,8 @@ class EmbeddingNeighbours:
         return cls([usable[i] for i in ids], table[ids], embed)
 
     @classmethod
-    def from_texts(
-        cls, texts: Iterable[str], dimensions: int = 64, window: int = 5, limit: int = 10_000, least: int = 5
-    ) -> "EmbeddingNeighbours":
+    def from_texts(cls, texts: Iterable[str], dimensions: int = 64, window: int = 5, limit: int = 10_000,
+                   least: int = 5) -> EmbeddingNeighbours:
         """Learn word vectors from the texts themselves: needs nothing but them, and their size limits how good it is.
 
         Co-occurrence within `window` words, weighted by 1/distance, as positive pointwise mutual information
@@ -229,10 +209,9 @@ class EmbeddingNeighbours:
         words = sorted((w for w, n in counts.items() if n >= least), key=lambda w: (-counts[w], w))[:limit]
         if len(words) < 3:
             raise KitError(f"Only {len(words)} words occur {least} times or more: too little text for word vectors.")
-        index = {word: i for i, word in enumerate(words)}
+        index, n = {word: i for i, word in enumerate(words)}, len(words)
         gap = [""] * window  # keeps the texts apart
         ids = np.array([index.get(word, -1) for line in lines for word in [*line, *gap]])
-        n = len(words)
         joint = sparse.csr_matrix((n, n))
         for distance in range(1, window + 1):
             left, right = ids[:-distance], ids[distance:]
@@ -247,11 +226,11 @@ class EmbeddingNeighbours:
         left, strength, _ = randomized_svd(association, min(dimensions, n), random_state=0)
         return cls(words, left * np.sqrt(strength))
 
-    def candidates(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], k: int) -> list[list[tuple[str, ...]]]:
+    def candidates(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], k: int) -> list[list[Words]]:
         asked = [[text[start:end] for start, end in of_text] for text, of_text in zip(texts, spans, strict=True)]
         new = sorted({word for words in asked for word in words if (word, k) not in self._known})
         for start in range(0, len(new), 256):
-            self._look_up(new[start : start + 256], k)
+            self._look_up(new[start:start + 256], k)
         return [[self._known[word, k] for word in words] for words in asked]
 
     def _look_up(self, words: list[str], k: int) -> None:
@@ -267,17 +246,14 @@ class EmbeddingNeighbours:
             self._known[word, k] = _select(word, [self.words[i] for i in nearest], k)
 
     def _vector(self, word: str) -> np.ndarray | None:
-        for form in (word, word.lower()):
-            if form in self.index:
-                return self.vectors[self.index[form]]
-        return self.embed(word) if self.embed is not None else None
+        form = next((form for form in (word, word.lower()) if form in self.index), None)
+        return self.embed(word) if form is None else self.vectors[self.index[form]]
 
 
-def _select(word: str, ranked: Sequence[str], k: int) -> tuple[str, ...]:
+def _select(word: str, ranked: Sequence[str], k: int) -> Words:
     # Alphabetical order, so that rounding (which depends on the batch) cannot change the order of near equals and
     # with it the word that a random number picks.
-    own = word.casefold()
-    others = [other for other in dict.fromkeys(ranked) if other.casefold() != own]
+    others = [other for other in dict.fromkeys(ranked) if other.casefold() != word.casefold()]
     return tuple(sorted(others[:k]))
 
 

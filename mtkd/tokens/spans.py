@@ -6,13 +6,10 @@ set of character spans in the note. A token is "inside" (1) where it shares a ch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from mtkd.data.tasks import Split
-    from mtkd.tokens.align import Places
+from mtkd.data.splits import Split
+from mtkd.tokens.align import Places
 
 
 def token_targets(split: Split, where: Places) -> np.ndarray:
