@@ -19,13 +19,11 @@ from mtkd.errors import KitError
 
 app = typer.Typer(
     help="Multi-teacher knowledge distillation: run the papers' notebooks over grids of parameters, and report.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 
 
-class _WithPairs(TyperCommand):
+class WithPairs(TyperCommand):
     """A command that takes -p NAME VALUE as papermill does, which typer's own options cannot: it becomes NAME=VALUE."""
 
     def parse_args(self, ctx, args):
@@ -39,7 +37,7 @@ class _WithPairs(TyperCommand):
         return super().parse_args(ctx, joined)
 
 
-@app.command(cls=_WithPairs)
+@app.command(cls=WithPairs)
 def run(
     files: Annotated[list[Path], typer.Argument(help="Grid files, such as params/seed_ensemble/demo.yaml.")],
     jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time.", show_default="processor cores")] = None,
@@ -47,33 +45,28 @@ def run(
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest time for one cell, in seconds.")] = None,
     first: Annotated[int | None, typer.Option(min=1, help="So many values of every grid's lists; 1: make demo.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the cells, run nothing.")] = False,
-    parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Replace a value in every cell.")
-    ] = None,
+    parameter: Annotated[list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE",
+                                                        help="Replace a value in every cell.")] = None,
 ) -> None:
     """Run what is missing of some grids, then print the claims with their verdicts and write a report."""
     from mtkd.runs import grid, records
 
-    summary = grid.run(
-        files, jobs=jobs, results=results, timeout=timeout, overrides=_overrides(parameter or []), dry_run=dry_run,
-        first=first,
-    )
+    summary = grid.run(files, jobs=jobs, results=results, timeout=timeout, overrides=overrides(parameter or []),
+                       dry_run=dry_run, first=first)
     if not dry_run and not summary.interrupted and summary.folders:
         found = [records.read_record(folder / "record.json") for folder in summary.folders]
-        _report([record for record in found if record], (results / "report") if results else _report_folder())
+        tell([record for record in found if record], (results or records.runs_folder().parent) / "report")
     raise typer.Exit(summary.status)
 
 
 @app.command()
 def report(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="results/runs")] = (
-        None
-    ),
+    folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="results/runs")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report.", show_default="results/report")] = None,
     readme: Annotated[Path | None, typer.Option(help="Also renew the tables between the mtkd: marks of this file.")] = None,
 ) -> None:
     """Print the claims with their verdicts from records, and write the report."""
-    from mtkd.evidence.floor_table import sentences
+    from mtkd.papers import floor_sentences
     from mtkd.report import all_verdicts, claims_matrix, read_records, readme_table, splice
     from mtkd.runs.records import runs_folder
 
@@ -83,42 +76,51 @@ def report(
     found = [record for folder in folders for record in read_records(folder)]
     if not found:
         raise KitError(f"There are no records in {', '.join(map(str, folders))}; `mtkd run` makes some.")
-    _report(found, out or _report_folder())
+    tell(found, out or runs_folder().parent / "report")
     if readme:
         splice(readme, "results", readme_table(found))
-        splice(readme, "sentences", "".join(f"- {words}\n" for words in sentences(found)))
+        splice(readme, "sentences", "".join(f"- {words}\n" for words in floor_sentences(found)))
         splice(readme, "verdicts", claims_matrix(all_verdicts(found)))
 
 
 @app.command()
-def claims(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
+def claims(as_json: Json = False) -> None:
     """List the claims of the five papers, and whether the kit tests them yet."""
     from mtkd.papers import all_claims
 
-    _list([dataclasses.asdict(claim) for claim in all_claims()], as_json, ("id", "paper", "status", "statement"))
+    show([dataclasses.asdict(claim) for claim in all_claims()], as_json, ("id", "paper", "status", "statement"))
 
 
 @app.command()
-def exhibits(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
+def exhibits(as_json: Json = False) -> None:
     """List the tables and figures of the five papers, and whether the kit regenerates them yet."""
     from mtkd.papers import all_exhibits
 
-    _list([dataclasses.asdict(entry) for entry in all_exhibits()], as_json, ("id", "status", "in_paper"))
+    show([dataclasses.asdict(entry) for entry in all_exhibits()], as_json, ("id", "status", "in_paper"))
 
 
 @app.command()
-def params(
-    notebook: Annotated[str, typer.Argument(help="A notebook's path, or a paper's name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
-) -> None:
+def rules(as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False) -> None:
+    """List the losses, selections and rewards that a recipe or a grid file can name, with their options."""
+    from mtkd.rules import matching, registry
+
+    assert matching  # it registers the kit's own
+    rows = [{"kind": kind, "name": rule.name, "says": rule.says + (f" Options: {', '.join(rule.known)}." if rule.known else "")}
+            for kind in registry.KINDS for rule in registry.registered(kind)]
+    show(rows, as_json, ("kind", "name", "says"))
+
+
+@app.command()
+def params(notebook: Annotated[str, typer.Argument(help="A notebook's path, or a paper's name.")],
+           as_json: Json = False) -> None:
     """List the parameters of a notebook with their types and defaults."""
     from mtkd.runs.parameters import notebook_path, read_parameters
 
     path = Path(notebook) if notebook.endswith(".ipynb") else notebook_path(notebook)
-    _list([dataclasses.asdict(p) for p in read_parameters(path).values()], as_json, ("name", "type", "default", "help"))
+    show([dataclasses.asdict(p) for p in read_parameters(path).values()], as_json, ("name", "type", "default", "help"))
 
 
-def _overrides(pairs: list[str]) -> dict:
+def overrides(pairs: list[str]) -> dict:
     """Values given on the command line, read as a grid file would be."""
     import yaml
 
@@ -136,31 +138,20 @@ def _overrides(pairs: list[str]) -> dict:
     return values
 
 
-def _report(records: list[dict], folder: Path) -> None:
+def tell(records: list[dict], folder: Path) -> None:
     """Print the claims table of the papers in `records`, and write the HTML report."""
-    from mtkd.evidence.floor_table import sentences
-    from mtkd.papers import module
+    from mtkd.papers import floor_sentences, module
     from mtkd.report import claims_table, write_report
 
-    for words in sentences(records):
+    for words in floor_sentences(records):
         typer.echo("\n" + textwrap.fill(words, min(shutil.get_terminal_size().columns, 110)))
-
-    papers = dict.fromkeys(record["paper"] for record in records)
-    found = [module(paper) for paper in papers]
-    verdicts = [verdict for paper in found if paper for verdict in paper.claims(records)]
-    if verdicts:
+    found = [module(paper) for paper in dict.fromkeys(record["paper"] for record in records)]
+    if verdicts := [verdict for paper in found if paper for verdict in paper.claims(records)]:
         typer.echo("\n" + claims_table(verdicts))
     typer.echo(f"\nReport: {write_report(records, folder)}")
 
 
-def _report_folder() -> Path:
-    """results/report beside results/runs."""
-    from mtkd.runs.records import runs_folder
-
-    return runs_folder().parent / "report"
-
-
-def _list(rows: list[dict], as_json: bool, columns: tuple[str, ...]) -> None:
+def show(rows: list[dict], as_json: bool, columns: tuple[str, ...]) -> None:
     """Print rows as JSON, or as columns of which the last is wrapped to the width of the terminal."""
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))

@@ -11,10 +11,10 @@ from mtkd import papers, report
 
 
 def show(*functions: Callable) -> None:
-    """Display the source of functions as they stand in mtkd now, so that text and code cannot drift apart."""
+    """Display the source of functions and rules as they stand in mtkd now, so that text and code cannot drift apart."""
     from IPython.display import Markdown, display
 
-    for function in functions:
+    for function in (getattr(f, "function", f) for f in functions):  # of a registered rule the function behind it
         where = f"mtkd/{function.__module__.removeprefix('mtkd.').replace('.', '/')}.py"
         display(Markdown(f"`{where}`\n```python\n{inspect.getsource(function).rstrip()}\n```"))
 

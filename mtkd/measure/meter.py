@@ -17,6 +17,7 @@ Nothing here touches the network, prints, or writes files; where a machine gives
 import contextlib
 import logging
 import os
+import resource
 import sys
 import threading
 import time
@@ -24,7 +25,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 MIB = 2**20
@@ -55,7 +55,7 @@ def carbon_intensity(country: str | None = None) -> tuple[float, str]:
     return source.get_carbon_intensity_per_source_data()["world_average"] / 1000, "world average"
 
 
-class _EnergyCounter:
+class EnergyCounter:
     """One codecarbon tracker for the process, used as a stop-watch: `lap` gives the kWh since the lap before it.
 
     Detection takes a second or two, once; a lap takes a few milliseconds. After any failure it stays silent: laps are
@@ -68,7 +68,7 @@ class _EnergyCounter:
 
     def prepare(self) -> None:
         """Find the hardware, the first time only."""
-        if self.tracker is not None or self.method != "not measured":
+        if self.method != "not measured":
             return
         try:
             import codecarbon
@@ -77,76 +77,59 @@ class _EnergyCounter:
             logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
             self.intensity, self.country = carbon_intensity(os.environ.get("MTKD_COUNTRY"))
             # A forced intensity also keeps a user's Electricity Maps token from being used, over the network.
-            tracker = codecarbon.OfflineEmissionsTracker(
+            self.tracker = codecarbon.OfflineEmissionsTracker(
                 country_iso_code="USA", cloud_provider=None, cloud_region=None, region=None,
                 force_carbon_intensity_g_co2e_kwh=1000 * self.intensity, output_methods=[], output_handlers=[],
                 emissions_endpoint=None, log_level="critical", allow_multiple_runs=True, tracking_mode="process",
-                gpu_ids=_gpu_ids(),
-            )  # fmt: skip
-            tracker.get_detected_hardware()
-            parts = ", ".join(sorted(item.description() for item in getattr(tracker, "_hardware", [])))
+                gpu_ids=gpu_ids())
+            self.tracker.get_detected_hardware()
+            parts = ", ".join(sorted(item.description() for item in getattr(self.tracker, "_hardware", [])))
             self.method = f"codecarbon {codecarbon.__version__} offline, process mode: {parts or 'hardware unknown'}"
-            self.tracker = tracker
         except Exception as error:  # an unknown machine must not stop a training run
-            self._give_up(error)
-
-    def start(self) -> None:
-        self._try(lambda: self.tracker.start_task())
+            self.give_up(error)
 
     def lap(self, go_on: bool) -> float | None:
-        """kWh since `start` or the last lap; goes on counting if told so."""
-        used = self._try(lambda: self.tracker.stop_task().energy_consumed) if self.running else None
-        self.running = False
-        if go_on:
-            self.start()
+        """kWh since the lap before, None where nothing was counted; goes on counting if told so."""
+        used = None
+        try:
+            if self.tracker is not None and self.running:
+                used = self.tracker.stop_task().energy_consumed
+            self.running = False
+            if self.tracker is not None and go_on:
+                self.tracker.start_task()
+                self.running = True
+        except Exception as error:
+            self.give_up(error)
         return used
 
-    def _try(self, action) -> Any:
-        if self.tracker is None:
-            return None
-        try:
-            result = action()
-            self.running = True
-            return result
-        except Exception as error:
-            self._give_up(error)
-            return None
-
-    def _give_up(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
         self.tracker, self.running = None, False
         self.method = f"unavailable ({type(error).__name__}: {error})"[:200]
 
 
-def _gpu_ids() -> list[int] | None:
+def gpu_ids() -> list[int] | None:
     # Without this, codecarbon charges every card of the machine; NVML and CUDA may also number them differently.
-    try:
+    with contextlib.suppress(Exception):
         return [torch.cuda._get_nvml_device_index(None)] if torch.cuda.is_available() else None
-    except Exception:
-        return None
 
 
-def _peak_memory(device: torch.device) -> float | None:
-    """Largest memory in bytes since the last `_reset_peak`: allocated on the card, or resident in this process."""
+def peak_memory(device: torch.device) -> float | None:
+    """Largest memory in bytes since the last `reset_peak`: allocated on the card, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError):  # only Linux has it
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    try:
-        import resource  # not on Windows
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    except ImportError:
-        return getattr(psutil.Process().memory_info(), "peak_wset", None)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the high-water mark of the resident size
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the high-water mark of the resident size
 
 
 class Meter:
@@ -175,18 +158,16 @@ class Meter:
 
     _lock = threading.RLock()
     _open: "list[Meter]" = []  # noqa: RUF012  (shared by all meters on purpose)
-    _counter = _EnergyCounter()
+    _counter = EnergyCounter()
 
     def __init__(self, device: str | torch.device | None = None, *, energy: bool = True):
-        self.device = torch.device(device or "cpu")
-        self.energy = energy
+        self.device, self.energy = torch.device(device or "cpu"), energy
         self._clear()
 
     def _clear(self) -> None:
         self.samples = 0
         self.energy_kwh: float | None = 0.0 if self.energy else None
-        self._peak: float | None = None
-        self._started = self._seconds = None
+        self._peak = self._started = self._seconds = None
 
     def __enter__(self) -> "Meter":
         if self in Meter._open:
@@ -195,8 +176,8 @@ class Meter:
         with Meter._lock:
             if self.energy:
                 Meter._counter.prepare()
-            self._settle(go_on=True, opening=self.energy)
-            _reset_peak(self.device)
+            self._settle(go_on=self.energy or Meter._counter.running)
+            reset_peak(self.device)
             Meter._open.append(self)
         self._synchronise()
         self._started = time.perf_counter()
@@ -208,27 +189,22 @@ class Meter:
         finally:  # a card that failed must not leave the meter open
             self._seconds = time.perf_counter() - self._started
             with Meter._lock:
-                others = any(meter.energy for meter in Meter._open if meter is not self)
-                self._settle(go_on=others)
+                self._settle(go_on=any(meter.energy for meter in Meter._open if meter is not self))
                 Meter._open.remove(self)
 
     @staticmethod
-    def _settle(go_on: bool, opening: bool = False) -> None:
+    def _settle(go_on: bool) -> None:
         """Give every open meter its share of what happened since a meter was last opened or closed."""
-        counting = [meter for meter in Meter._open if meter.energy]
-        if counting:
-            used = Meter._counter.lap(go_on)
-            for meter in counting:
-                known = used is not None and meter.energy_kwh is not None
-                meter.energy_kwh = meter.energy_kwh + used if known else None
-        elif opening:
-            Meter._counter.start()
+        used = Meter._counter.lap(go_on)
+        for meter in Meter._open:
+            if meter.energy:
+                meter.energy_kwh = None if used is None or meter.energy_kwh is None else meter.energy_kwh + used
         for device in {meter.device for meter in Meter._open}:
-            peak = _peak_memory(device)
+            peak = peak_memory(device)
             for meter in Meter._open:
-                if meter.device == device and peak is not None:
+                if meter.device == device:
                     meter._peak = max(meter._peak or 0, peak)
-            _reset_peak(device)
+            reset_peak(device)
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
@@ -260,13 +236,7 @@ class Meter:
 
     def record(self) -> dict[str, Any]:
         """All measurements as JSON values, and how the energy and the CO2 were found."""
-        return {
-            "seconds": self.seconds,
-            "samples": self.samples,
-            "samples_per_second": self.samples_per_second,
-            "peak_memory_mib": self.peak_memory_mib,
-            "energy_kwh": self.energy_kwh,
-            "co2_kg": self.co2_kg,
+        names = ("seconds", "samples", "samples_per_second", "peak_memory_mib", "energy_kwh", "co2_kg")
+        return {name: getattr(self, name) for name in names} | {
             "energy_method": Meter._counter.method if self.energy else "not measured",
-            "country": Meter._counter.country if self.energy else None,
-        }
+            "country": Meter._counter.country if self.energy else None}

@@ -1,4 +1,4 @@
-"""How good: metrics, agreement between teachers, ensembles of their logits. How fast is in mtkd/train/speed.py."""
+"""How good: metrics, agreement between teachers, ensembles of their logits. How fast is in mtkd/measure/speed.py."""
 
 import base64
 import difflib

@@ -17,7 +17,6 @@ type once this module is imported.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,9 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 from mtkd.errors import KitError
-from mtkd.store.files import file_hash
+from mtkd.models.grammar import BILSTM, WORDS
+from mtkd.store.files import content_hash
 
-BILSTM = re.compile(r"bilstm-(\d+)x(\d+)e(\d+)(?:v(\d+))?(-last)?(?: with (.+))?")
-WORDS = 15_000  # "Top 15 thousands of words are selected as vocabulary"
 SPREAD = 0.4    # of random word vectors; that of GloVe's 300-dimensional ones is about the same
 
 
@@ -62,9 +60,6 @@ class BiLstmModel(transformers.PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.embeddings = value
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_) -> BaseModelOutput:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -166,13 +161,7 @@ def content(name: str) -> dict[str, str]:
     match = BILSTM.fullmatch(name)
     if not match or not match[6]:
         return {}
-    path = Path(match[6])
-    if not path.is_file():
-        raise KitError(f"there are no word vectors to read at {path} (No such file or directory).")
-    about = path.stat()
-    return {"word_vectors": checksum(path, about.st_size, about.st_mtime_ns)}
-
-
-@lru_cache(maxsize=8)
-def checksum(path: Path, size: int, changed: int) -> str:
-    return file_hash(path)
+    try:
+        return {"word_vectors": content_hash(Path(match[6]))}
+    except OSError as error:
+        raise KitError(f"there are no word vectors to read at {match[6]} ({error.strerror}).") from error

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mtkd.errors import KitError
 from mtkd.models.networks import Outputs
+from mtkd.store.files import tensors_load, tensors_save
 
 PREDICTORS = ("one_model", "heads", "soft_heads")
 
@@ -45,9 +46,11 @@ def vote(golden: Tensor, soft: Tensor, predictor: str = "heads") -> Tensor:
 class HeadsNetwork(nn.Module):
     """A network and N soft heads on what its last linear layer reads.
 
-    forward: logits are the golden head's [B, C], heads the soft ones' [B, N, C]; mtkd.train.terms decides which is trained by
+    forward: logits are the golden head's [B, C], heads the soft ones' [B, N, C]; the term decides which is trained by
     what. predictor: who speaks when the student is asked (see `vote`, `predicting`); it is saved along.
     """
+
+    kind = "text"
 
     def __init__(self, base: nn.Module, number: int, predictor: str = "one_model"):
         super().__init__()
@@ -68,17 +71,7 @@ class HeadsNetwork(nn.Module):
         """How many soft heads there are: one per teacher."""
         return len(self.soft)
 
-    @property
-    def hf(self) -> nn.Module:
-        return self.base.hf
-
-    @property
-    def kind(self) -> str:
-        return self.base.kind
-
-    @property
-    def shape(self) -> dict[str, int]:
-        return self.base.shape
+    hf, shape = property(lambda self: self.base.hf), property(lambda self: self.base.shape)
 
     def forward(self, inputs: dict[str, Tensor], want: frozenset[str] = frozenset()) -> Outputs:
         read: list[Tensor] = []
@@ -93,24 +86,18 @@ class HeadsNetwork(nn.Module):
         return out
 
     def freeze_embeddings(self) -> None:
-        if hasattr(self.base, "freeze_embeddings"):
-            self.base.freeze_embeddings()
+        self.base.freeze_embeddings()
 
     def save(self, folder: Path, tokenizer=None) -> None:
         """The base network's own folder, with heads.safetensors and heads.json beside its files."""
-        from mtkd.store.artifacts import tensors_save
-
         self.base.save(folder, tokenizer)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.soft.state_dict().items()}
-        tensors_save(Path(folder) / "heads.safetensors", tensors)
+        tensors_save(Path(folder) / "heads.safetensors", self.soft.state_dict())
         about = {"heads": self.n_heads, "predictor": self.predictor}
         (Path(folder) / "heads.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def load_heads(folder: Path, base: nn.Module) -> HeadsNetwork:
     """The soft heads that lie in a folder, put on the network that was loaded from it. KitError where they do not fit."""
-    from mtkd.store.artifacts import tensors_load
-
     about = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
     if not (folder / "heads.safetensors").is_file():
         raise KitError(f"the soft heads of {folder} are missing: there is no heads.safetensors.")
@@ -158,8 +145,8 @@ def golden_path(network: nn.Module) -> str:
 def new_head(network: nn.Module, width: int, outputs: int) -> nn.Linear:
     """A fresh linear layer with the spread of the network's own new layers; draws from torch's generator."""
     head = nn.Linear(width, outputs)
-    body = getattr(network, "encoder", None) or getattr(network, "hf", None)
-    nn.init.normal_(head.weight, std=getattr(getattr(body, "config", None), "initializer_range", None) or 0.02)
+    config = getattr(getattr(network, "body", None), "config", None)
+    nn.init.normal_(head.weight, std=getattr(config, "initializer_range", None) or 0.02)
     nn.init.zeros_(head.bias)
     return head
 

@@ -46,69 +46,76 @@ class Outputs:
     heads: Tensor | None = None
 
 
-def encode(hf: transformers.PreTrainedModel, inputs: dict[str, Tensor], want: frozenset[str]):
-    """Run a transformers model and show the inner states that are wanted ("hidden", "attention")."""
-    plain = hf.__dict__.setdefault("mtkd_plain", hf.config._attn_implementation)
-    if "attention" in want and hf.config.model_type in NO_SCORES:
-        raise KitError(f"a {hf.config.model_type} does not show its attention scores; match its hidden states instead.")
-    needed = SCORES if "attention" in want else plain
-    if hf.config._attn_implementation != needed:
-        hf.set_attn_implementation(needed)
-    # XLNet compares the types of two tokens instead of embedding them, so its config counts none
-    if not getattr(hf.config, "type_vocab_size", 0) and hf.config.model_type != "xlnet":
-        inputs = {k: v for k, v in inputs.items() if k != "token_type_ids"}
-    elif getattr(hf.config, "type_vocab_size", 2) == 1:  # RoBERTa: one type for everything
-        inputs = {**inputs, "token_type_ids": torch.zeros_like(inputs["input_ids"])}
-    return hf(**inputs, output_hidden_states="hidden" in want, output_attentions="attention" in want)
-
-
 def cls_place(config: transformers.PretrainedConfig) -> int:
     """Position of the [CLS] token in a batch: XLNet writes it last (and is padded on the left), the others first."""
     return -1 if config.model_type == "xlnet" else 0
 
 
-def layer_shape(config: transformers.PretrainedConfig) -> dict[str, int]:
-    """What terms that match layers need to know: layers, width, heads, and "cls" where [CLS] is not the first token."""
-    if not getattr(config, "num_attention_heads", 0):
-        return {}  # a Bi-LSTM: no layers to match
-    shape = {"layers": config.num_hidden_layers, "width": config.hidden_size, "heads": config.num_attention_heads}
-    return shape | ({"cls": place} if (place := cls_place(config)) else {})
-
-
-def freeze_embeddings(hf: transformers.PreTrainedModel) -> None:
-    """Stop training the token embeddings of a pre-trained model; random ones (from scratch) have yet to be learned."""
-    if not hf.__dict__.get("mtkd_scratch", False):
-        for p in hf.get_input_embeddings().parameters():
-            p.requires_grad_(False)
-
-
-class TextNetwork(nn.Module):
-    """A transformers classifier, of texts or (span tasks) of tokens."""
+class EncoderNetwork(nn.Module):
+    """What all networks of text share: a transformers model, `body`, that they run, describe and save."""
 
     kind = "text"
+    body: transformers.PreTrainedModel
+
+    def encode(self, inputs: dict[str, Tensor], want: frozenset[str]):
+        """Run the body and show the inner states that are wanted ("hidden", "attention")."""
+        config = self.body.config
+        plain = self.body.__dict__.setdefault("mtkd_plain", config._attn_implementation)
+        if "attention" in want and config.model_type in NO_SCORES:
+            raise KitError(f"a {config.model_type} does not show its attention scores; match its hidden states instead.")
+        needed = SCORES if "attention" in want else plain
+        if config._attn_implementation != needed:
+            self.body.set_attn_implementation(needed)
+        # XLNet compares the types of two tokens instead of embedding them, so its config counts none
+        if not getattr(config, "type_vocab_size", 0) and config.model_type != "xlnet":
+            inputs = {k: v for k, v in inputs.items() if k != "token_type_ids"}
+        elif getattr(config, "type_vocab_size", 2) == 1:  # RoBERTa: one type for everything
+            inputs = {**inputs, "token_type_ids": torch.zeros_like(inputs["input_ids"])}
+        return self.body(**inputs, output_hidden_states="hidden" in want, output_attentions="attention" in want)
+
+    @staticmethod
+    def shown(logits: Tensor, out, want: frozenset[str]) -> Outputs:
+        """The logits, with what was wanted of what the body returned."""
+        return Outputs(logits, out.hidden_states if "hidden" in want else None, out.attentions if "attention" in want else None)
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """What terms that match layers need to know: layers, width, heads, and "cls" where [CLS] is not the first token."""
+        config = self.body.config
+        if not getattr(config, "num_attention_heads", 0):
+            return {}  # a Bi-LSTM: no layers to match
+        shape = {"layers": config.num_hidden_layers, "width": config.hidden_size, "heads": config.num_attention_heads}
+        return shape | ({"cls": place} if (place := cls_place(config)) else {})
+
+    def freeze_embeddings(self) -> None:
+        """Stop training the token embeddings of a pre-trained model; random ones (from scratch) have yet to be learned."""
+        if not self.body.__dict__.get("mtkd_scratch", False):
+            self.body.get_input_embeddings().requires_grad_(False)
+
+    def save_body(self, folder: Path, tokenizer=None) -> None:
+        """A folder that plain `transformers` loads: model, config and, if given, tokeniser."""
+        self.body.set_attn_implementation(self.body.__dict__.get("mtkd_plain", self.body.config._attn_implementation))
+        self.body.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+
+
+class TextNetwork(EncoderNetwork):
+    """A transformers classifier, of texts or (span tasks) of tokens."""
+
+    save = EncoderNetwork.save_body
 
     def __init__(self, hf: transformers.PreTrainedModel):
         super().__init__()
         self.hf = hf
 
-    def forward(self, inputs: dict[str, Tensor], want: frozenset[str] = frozenset()) -> Outputs:
-        out = encode(self.hf, inputs, want)
-        return Outputs(out.logits, out.hidden_states if "hidden" in want else None,
-                       out.attentions if "attention" in want else None)
-
     @property
-    def shape(self) -> dict[str, int]:
-        return layer_shape(self.hf.config)
+    def body(self) -> transformers.PreTrainedModel:
+        return self.hf
 
-    def freeze_embeddings(self) -> None:
-        freeze_embeddings(self.hf)
-
-    def save(self, folder: Path, tokenizer=None) -> None:
-        """A folder that plain `transformers` loads: model, config and, if given, tokeniser."""
-        self.hf.set_attn_implementation(self.hf.__dict__.get("mtkd_plain", self.hf.config._attn_implementation))
-        self.hf.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+    def forward(self, inputs: dict[str, Tensor], want: frozenset[str] = frozenset()) -> Outputs:
+        out = self.encode(inputs, want)
+        return self.shown(out.logits, out, want)
 
 
 class ImageNetwork(nn.Module):

@@ -18,9 +18,10 @@ import transformers
 from torch import Tensor, nn
 
 from mtkd.errors import KitError
-from mtkd.models.networks import Outputs, cls_place, encode, freeze_embeddings, layer_shape
+from mtkd.models.grammar import POOLERS
+from mtkd.models.networks import EncoderNetwork, Outputs, cls_place
+from mtkd.store.files import tensors_load, tensors_save
 
-POOLERS = ("attentive", "mean", "cls")
 QUERY = 200  # size of the attention query (the paper, 3.1)
 
 
@@ -32,7 +33,7 @@ class Pooler(nn.Module):
         super().__init__()
         if kind not in POOLERS:
             raise KitError(f"no such pooler: {kind!r}; there are {', '.join(POOLERS)}.")
-        self.kind = kind
+        self.kind, self.size = kind, query if kind == "attentive" else QUERY
         if kind == "attentive":
             self.key = nn.Linear(width, query)
             self.query = nn.Linear(query, 1, bias=False)
@@ -62,32 +63,25 @@ def bare(hf: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     return encoder
 
 
-class PooledNetwork(nn.Module):
+class PooledNetwork(EncoderNetwork):
     """encoder -> (a bias-free map where the widths differ) -> pooler -> dense."""
-
-    kind = "text"
 
     def __init__(self, encoder: transformers.PreTrainedModel, pooler: Pooler, dense: nn.Linear,
                  adapt: nn.Linear | None = None, labels: tuple[str, ...] = ()):
         super().__init__()
         self.encoder, self.pooler, self.dense, self.adapt, self.labels = encoder, pooler, dense, adapt, tuple(labels)
 
+    @property
+    def body(self) -> transformers.PreTrainedModel:
+        return self.encoder
+
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """[B, L, d], [B, L] -> [B, d of the dense layer]"""
         return self.pooler(states if self.adapt is None else self.adapt(states), mask, cls_place(self.encoder.config))
 
     def forward(self, inputs: dict[str, Tensor], want: frozenset[str] = frozenset()) -> Outputs:
-        out = encode(self.encoder, inputs, want)
-        pooled = self.pool(out.last_hidden_state, inputs["attention_mask"])
-        return Outputs(self.dense(pooled), out.hidden_states if "hidden" in want else None,
-                       out.attentions if "attention" in want else None)
-
-    @property
-    def shape(self) -> dict[str, int]:
-        return layer_shape(self.encoder.config)
-
-    def freeze_embeddings(self) -> None:
-        freeze_embeddings(self.encoder)
+        out = self.encode(inputs, want)
+        return self.shown(self.dense(self.pool(out.last_hidden_state, inputs["attention_mask"])), out, want)
 
     def take_head(self, other: PooledNetwork) -> None:
         """Start from another network's pooler and dense layer. Where the widths differ a map is put before them: the other's
@@ -95,7 +89,7 @@ class PooledNetwork(nn.Module):
         if other.dense.out_features != self.dense.out_features:
             raise KitError(f"a head of {other.dense.out_features} outputs cannot start one of {self.dense.out_features}.")
         width, own = other.dense.in_features, self.encoder.config.hidden_size
-        self.pooler = Pooler(other.pooler.kind, width, query_size(other.pooler))
+        self.pooler = Pooler(other.pooler.kind, width, other.pooler.size)
         self.dense = nn.Linear(width, other.dense.out_features)
         self.adapt = None if width == own else nn.Linear(own, width, bias=False)
         if self.adapt is not None and other.adapt is not None and other.adapt.weight.shape == self.adapt.weight.shape:
@@ -104,8 +98,18 @@ class PooledNetwork(nn.Module):
         self.dense.load_state_dict(other.dense.state_dict())
 
     def save(self, folder: Path, tokenizer=None) -> None:
-        save_encoder(self, folder, tokenizer, "head.safetensors")
+        self.save_beside(folder, tokenizer, "head.safetensors")
         save_head(self.pooler, self.dense, folder / "head.safetensors")
+
+    def save_beside(self, folder: Path, tokenizer, head: str) -> None:
+        """All but pooler and dense layer, which are in the file `head`, seen from the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_body(folder, tokenizer)
+        if self.adapt is not None:
+            tensors_save(folder / "adapt.safetensors", {"weight": self.adapt.weight})
+        about = {"pooler": self.pooler.kind, "query": self.pooler.size, "width": self.dense.in_features,
+                 "outputs": self.dense.out_features, "labels": list(self.labels), "head": head}
+        (folder / "head.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 class JointNetwork(nn.Module):
@@ -140,41 +144,16 @@ class JointNetwork(nn.Module):
     def save(self, folder: Path, tokenizers) -> None:
         """folder/teacher-i for every member, the shared head once in folder/head.safetensors."""
         for i, tokenizer in enumerate(tokenizers):
-            save_encoder(self.member(i), folder / f"teacher-{i}", tokenizer, "../head.safetensors")
+            self.member(i).save_beside(folder / f"teacher-{i}", tokenizer, "../head.safetensors")
         save_head(self.pooler, self.dense, folder / "head.safetensors")
 
 
-def query_size(pooler: Pooler) -> int:
-    return pooler.key.out_features if pooler.kind == "attentive" else QUERY
-
-
-def save_encoder(network: PooledNetwork, folder: Path, tokenizer, head: str) -> None:
-    from mtkd.store.artifacts import tensors_save
-
-    folder.mkdir(parents=True, exist_ok=True)
-    encoder = network.encoder
-    encoder.set_attn_implementation(encoder.__dict__.get("mtkd_plain", encoder.config._attn_implementation))
-    encoder.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    if network.adapt is not None:
-        tensors_save(folder / "adapt.safetensors", {"weight": network.adapt.weight.detach().contiguous()})
-    about = {"pooler": network.pooler.kind, "query": query_size(network.pooler), "width": network.dense.in_features,
-             "outputs": network.dense.out_features, "labels": list(network.labels), "head": head}
-    (folder / "head.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-
-
 def save_head(pooler: Pooler, dense: nn.Linear, path: Path) -> None:
-    from mtkd.store.artifacts import tensors_save
-
-    both = {f"pooler.{k}": v for k, v in pooler.state_dict().items()} | {f"dense.{k}": v for k, v in dense.state_dict().items()}
-    tensors_save(path, {k: v.detach().cpu().contiguous() for k, v in both.items()})
+    tensors_save(path, nn.ModuleDict({"pooler": pooler, "dense": dense}).state_dict())
 
 
 def load_pooled(folder: Path) -> PooledNetwork:
     """A network that `PooledNetwork.save` or `JointNetwork.save` wrote. KitError where a part of it is missing."""
-    from mtkd.store.artifacts import tensors_load
-
     about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
     head = Path(os.path.normpath(folder / about["head"]))
     if not head.is_file():
@@ -183,13 +162,11 @@ def load_pooled(folder: Path) -> PooledNetwork:
         encoder = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise KitError(f"{folder} holds no encoder that transformers can load: {str(error).splitlines()[0]}") from error
-    tensors = tensors_load(head)
     pooler, dense = Pooler(about["pooler"], about["width"], about["query"]), nn.Linear(about["width"], about["outputs"])
-    pooler.load_state_dict({k.removeprefix("pooler."): v for k, v in tensors.items() if k.startswith("pooler.")})
-    dense.load_state_dict({k.removeprefix("dense."): v for k, v in tensors.items() if k.startswith("dense.")})
+    nn.ModuleDict({"pooler": pooler, "dense": dense}).load_state_dict(tensors_load(head))
     adapt = None
     if (folder / "adapt.safetensors").is_file():
         weight = tensors_load(folder / "adapt.safetensors")["weight"]
-        adapt = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        adapt = nn.Linear(*weight.T.shape, bias=False)
         adapt.load_state_dict({"weight": weight})
     return PooledNetwork(bare(encoder), pooler, dense, adapt, tuple(about["labels"]))

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtkd.errors import KitError
+from mtkd.store.files import tensors_load, tensors_save
 
 
 class Block(nn.Module):
@@ -62,6 +61,7 @@ class CifarResNet(nn.Module):
     Parameters for 3 channels and 10 classes: depth 20 has 269,722 (the paper prints 0.27 M), depth 110 has 1,727,962
     (1.7 M); with shortcut "B" both have 2,752 more.
 
+    >>> import torch
     >>> CifarResNet(depth=8, width=4, channels=1)(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
     """
@@ -110,14 +110,13 @@ class CifarResNet(nn.Module):
         """Write config.json and model.safetensors into the folder (made if missing) and return it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        tensors_save(folder / "model.safetensors", self.state_dict())
         (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "CifarResNet":
-        """Read what `save` wrote, in eval mode on the device.
+    def load(cls, folder: str | Path) -> "CifarResNet":
+        """Read what `save` wrote, in eval mode on the CPU.
 
         Raises:
             KitError: the folder holds no ResNet of this kind, or its weights do not fit its config.
@@ -131,10 +130,8 @@ class CifarResNet(nn.Module):
             raise KitError(f"{folder} holds a model of another kind, not a ResNet saved by this kit.")
         try:
             model = cls(**{name: value for name, value in config.items() if name != "architecture"})
-            model.load_state_dict(load_file(folder / "model.safetensors", device=str(device)))
-        except KitError:
-            raise
+            model.load_state_dict(tensors_load(folder / "model.safetensors"))
         except Exception as error:  # a missing or damaged file, weights of another shape, a config with other fields
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].removesuffix(".")
             raise KitError(f"The ResNet in {folder} cannot be loaded ({reason}).") from error
-        return model.to(device).eval()
+        return model.eval()

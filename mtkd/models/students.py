@@ -8,25 +8,9 @@ import transformers
 from torch import Tensor
 
 from mtkd.errors import KitError
+from mtkd.models.grammar import layer_choice
 
 LAYER = re.compile(r"(?:^|\.)layer\.(\d+)\.")  # in the names of weights: encoder.layer.3.output.dense.weight
-
-
-def layer_choice(how: str, n: int, depth: int) -> list[int]:
-    """Which layers (from 0) of a model of `depth` a student takes.
-
-    >>> layer_choice("uniform", 6, 12), layer_choice("every", 3, 12), layer_choice("bottom", 2, 6)
-    ([0, 2, 4, 7, 9, 11], [2, 5, 8, 11], [0, 1])
-    """
-    if how == "every":
-        chosen = list(range(n - 1, depth, n)) if 0 < n <= depth else []
-    elif how == "bottom":
-        chosen = list(range(n))
-    else:  # uniform and distilbert: evenly spaced, both ends included
-        chosen = [round(i * (depth - 1) / (n - 1)) for i in range(n)] if n > 1 else [0] * n
-    if not chosen or max(chosen) >= depth:
-        raise KitError(f"a model of {depth} layers has no '{how}-{n}' student; choose fewer layers.")
-    return chosen
 
 
 def cut(how: str, n: int, big: transformers.PreTrainedModel, head: dict) -> transformers.PreTrainedModel:
@@ -73,6 +57,7 @@ BERT_TO_DISTILBERT = {
     "attention.output.LayerNorm": "sa_layer_norm", "intermediate.dense": "ffn.lin1", "output.dense": "ffn.lin2",
     "output.LayerNorm": "output_layer_norm",
 }
+PART = re.compile(rf"encoder\.layer\.(\d+)\.({'|'.join(map(re.escape, BERT_TO_DISTILBERT))})\.")
 
 
 def as_distilbert(bert, chosen: list[int], head: dict):
@@ -85,14 +70,7 @@ def as_distilbert(bert, chosen: list[int], head: dict):
         dim=c.hidden_size, n_heads=c.num_attention_heads, hidden_dim=c.intermediate_size,
         dropout=c.hidden_dropout_prob, attention_dropout=c.attention_probs_dropout_prob,
         seq_classif_dropout=c.hidden_dropout_prob, **head))
-    weights = {}
-    for key, value in pick_layers(bert.bert.state_dict(), chosen).items():
-        if key.startswith("pooler") or "token_type" in key or "position_ids" in key:
-            continue
-        key = key.replace("encoder.layer.", "transformer.layer.")
-        for old, new in BERT_TO_DISTILBERT.items():
-            if re.search(rf"layer\.\d+\.{re.escape(old)}\.", key):
-                key = key.replace(old, new)
-                break
-        weights[key] = value
-    return small, weights
+    kept = {key: value for key, value in pick_layers(bert.bert.state_dict(), chosen).items()
+            if not (key.startswith("pooler") or "token_type" in key or "position_ids" in key)}
+    return small, {PART.sub(lambda part: f"transformer.layer.{part[1]}.{BERT_TO_DISTILBERT[part[2]]}.", key): value
+                   for key, value in kept.items()}

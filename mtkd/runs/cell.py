@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from mtkd.errors import KitError
 from mtkd.runs.gridfiles import Cell
-from mtkd.runs.records import read_record, repo_root
+from mtkd.runs.records import read_record, repo_root, run_id
 from mtkd.store.files import write_json_atomic
 
 START_RACE = "Kernel died before replying to kernel_info"  # several kernels that start at once may take the same port
@@ -37,6 +37,11 @@ class Planned:
     cell: Cell
     run: str
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """What the user is told of: paper, run id and what varies."""
+        return f"{self.cell.paper} {self.run} {self.cell.label}".rstrip()
 
     @property
     def notebook(self) -> Path:
@@ -61,38 +66,27 @@ class Outcome:
     @property
     def notebook(self) -> Path:
         """The notebook as far as it came, or the log where there is no notebook."""
-        partial = self.planned.notebook.with_suffix(".partial.ipynb")
-        places = (partial, self.planned.notebook, self.planned.folder / "log.txt")
+        whole = self.planned.notebook
+        places = (whole.with_suffix(".partial.ipynb"), whole, self.planned.folder / "log.txt")
         return next((path for path in places if path.exists()), self.planned.folder)
 
 
-def run_cell(
-    planned: Planned,
-    environment: dict[str, str],
-    timeout: float | None = None,
-    started: Callable[[subprocess.Popen], None] = lambda process: None,
-) -> Outcome:
+def run_cell(planned: Planned, environment: dict[str, str], timeout: float | None = None,
+             started: Callable[[subprocess.Popen], None] = lambda process: None) -> Outcome:
     """Run one cell to its end and judge it; `started` is told of the process, for a caller that may have to kill it."""
     if planned.finished:
         return Outcome(planned, "reused")
-    begin = time.monotonic()
-    folder = planned.folder
+    begin, folder, cell = time.monotonic(), planned.folder, planned.cell
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "failure.json").unlink(missing_ok=True)
-    cell = planned.cell
-    asked = {"paper": cell.paper, "notebook": str(cell.notebook), "parameters": cell.parameters, "run": planned.run}
-    write_json_atomic(folder / "cell.json", asked)
+    write_json_atomic(folder / "cell.json", {"paper": cell.paper, "notebook": str(cell.notebook),
+                                             "parameters": cell.parameters, "run": planned.run})
     variables = {**os.environ, **environment, "MTKD_RUN_ID": planned.run, "MTKD_RUN_FOLDER": str(folder)}
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mtkd.runs.cell", str(folder)],
-            env=variables,
-            cwd=repo_root(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the caller alone, who then stops the cells in order
-        )
+            [sys.executable, "-m", "mtkd.runs.cell", str(folder)], env=variables, cwd=repo_root(), stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True)  # Ctrl-C reaches the caller alone, who then stops the cells in order
         try:
             started(process)
             status = process.wait(timeout)
@@ -100,7 +94,7 @@ def run_cell(
             status = None
         finally:
             kill_tree(process)
-    reason = _judge(planned, status, timeout)
+    reason = judge(planned, status, timeout)
     return Outcome(planned, "failed" if reason else "done", time.monotonic() - begin, reason)
 
 
@@ -120,7 +114,7 @@ def kill_below(pid: int) -> None:
             child.kill()
 
 
-def _judge(planned: Planned, status: int | None, timeout: float | None) -> str:
+def judge(planned: Planned, status: int | None, timeout: float | None) -> str:
     """Why a run failed; empty if it succeeded."""
     if status is None:
         return f"took longer than {timeout:g} seconds"
@@ -132,22 +126,26 @@ def _judge(planned: Planned, status: int | None, timeout: float | None) -> str:
     try:
         return json.loads((planned.folder / "failure.json").read_text(encoding="utf-8"))["reason"]
     except (OSError, ValueError, KeyError):
-        lines = (planned.folder / "log.txt").read_text(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), f"ended with status {status}")
+        lines = (planned.folder / "log.txt").read_text(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else f"ended with status {status}"
 
 
 def main(folder: Path) -> int:
     """The cell's own process: run the notebook that `folder`/cell.json names; 0, or 1 with failure.json beside it."""
     asked = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
     record = folder / "record.json"
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    if run_id(asked["paper"], asked["parameters"], asked["notebook"]) != asked["run"]:
+        reason = "the kit's code, the notebook or a file that the run reads has changed since `mtkd run` began: run it again"
+        write_json_atomic(folder / "failure.json", {"reason": reason})
+        return 1
     with FileLock(folder / ".lock"):  # two runners that want the same run make it once
         if read_record(record, asked["run"]):
             return 0
         record.unlink(missing_ok=True)
-        _point_python3_here(folder / ".jupyter")
+        point_python3_here(folder / ".jupyter")
         try:
-            _execute(asked, folder)
+            execute(asked, folder)
         except Exception as error:
             if record.exists():  # written, but something failed after it
                 record.replace(folder / "record.failed.json")
@@ -159,22 +157,15 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _execute(asked: dict, folder: Path) -> None:
+def execute(asked: dict, folder: Path) -> None:
     import papermill
 
     final = folder / f"{asked['paper']}.ipynb"
     partial = final.with_suffix(".partial.ipynb")
     for attempt in range(RETRIES + 1):
         try:
-            papermill.execute_notebook(
-                asked["notebook"],
-                str(partial),
-                asked["parameters"],
-                kernel_name="python3",
-                language="python",
-                progress_bar=False,
-                cwd=str(repo_root()),
-            )
+            papermill.execute_notebook(asked["notebook"], str(partial), asked["parameters"], kernel_name="python3",
+                                       language="python", progress_bar=False, cwd=str(repo_root()))
             break
         except RuntimeError as error:
             if START_RACE not in str(error) or attempt == RETRIES:
@@ -194,7 +185,7 @@ def reason_of(error: Exception) -> str:
     return f"{name}: {words.splitlines()[0]}"[:300] if words else name
 
 
-def _point_python3_here(folder: Path) -> None:
+def point_python3_here(folder: Path) -> None:
     """Make the kernel name python3 mean this interpreter, whatever kernels of that name a user has installed.
 
     JUPYTER_PATH is searched before the user's and the system's folders.
@@ -205,7 +196,7 @@ def _point_python3_here(folder: Path) -> None:
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH")]))
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process and its kernel once the process that started it is gone, killed perhaps without a word."""
     while os.getppid() == parent:
         time.sleep(0.5)

@@ -42,40 +42,28 @@ class LocalExecutor:
     """Cells in processes of this machine, `jobs` at a time; one thread waits for each."""
 
     def __init__(self, jobs: int, environment: dict[str, str], timeout: float | None = None):
-        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="cell")
-        self._environment = environment
-        self._timeout = timeout
-        self._running: set[subprocess.Popen] = set()
-        self._guard = threading.Lock()
-        self._stopped = False
+        self.threads = ThreadPoolExecutor(jobs, thread_name_prefix="cell")
+        self.environment, self.timeout = environment, timeout
+        self.processes: list[subprocess.Popen] = []
+        self.guard, self.stopped = threading.Lock(), False
 
     def submit(self, planned: Planned) -> "Future[Outcome]":
         """Run a cell as soon as a place is free."""
-        return self._threads.submit(self._run, planned)
+        return self.threads.submit(run_cell, planned, self.environment, self.timeout, self.started)
+
+    def started(self, process: subprocess.Popen) -> None:
+        with self.guard:
+            self.processes.append(process)
+            if self.stopped:
+                kill_tree(process)
 
     def stop(self) -> None:
         """Kill every cell that runs, with its kernel; cells that wait are cancelled."""
-        with self._guard:
-            self._stopped = True
-            for process in self._running:
+        with self.guard:
+            self.stopped = True
+            for process in self.processes:
                 kill_tree(process)
-        self._threads.shutdown(wait=True, cancel_futures=True)
-
-    def _run(self, planned: Planned) -> Outcome:
-        mine = []
-
-        def started(process: subprocess.Popen) -> None:
-            with self._guard:
-                mine.append(process)
-                self._running.add(process)
-                if self._stopped:
-                    kill_tree(process)
-
-        try:
-            return run_cell(planned, self._environment, self._timeout, started)
-        finally:
-            with self._guard:
-                self._running.difference_update(mine)
+        self.threads.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass
@@ -101,17 +89,11 @@ class Summary:
         return 130 if self.interrupted else int(bool(self.failed))
 
 
-def plan(
-    files: Iterable[Path | str],
-    overrides: dict | None = None,
-    results: Path | str | None = None,
-    notebooks: Path | str | None = None,
-    first: int | None = None,
-) -> tuple[list[Planned], list[str]]:
+def plan(files: Iterable[Path | str], overrides: dict | None = None, results: Path | str | None = None,
+         notebooks: Path | str | None = None, first: int | None = None) -> tuple[list[Planned], list[str]]:
     """All cells of some grid files, each once, and notes for the user; KitError at the first thing that is wrong."""
     results = Path(results).absolute() if results else runs_folder()
-    planned: dict[str, Planned] = {}
-    notes = []
+    planned, notes = {}, []
     for file in files:
         grid = read_grid(file, overrides, Path(notebooks) if notebooks else None, first)
         notes += grid.notes
@@ -125,19 +107,10 @@ def plan(
     return list(planned.values()), notes
 
 
-def run(
-    files: Iterable[Path | str],
-    *,
-    jobs: int | None = None,
-    results: Path | str | None = None,
-    timeout: float | None = None,
-    overrides: dict | None = None,
-    dry_run: bool = False,
-    first: int | None = None,
-    notebooks: Path | str | None = None,
-    executor: Executor | None = None,
-    say: Callable[[str], None] = tqdm.write,
-) -> Summary:
+def run(files: Iterable[Path | str], *, jobs: int | None = None, results: Path | str | None = None,
+        timeout: float | None = None, overrides: dict | None = None, dry_run: bool = False, first: int | None = None,
+        notebooks: Path | str | None = None, executor: Executor | None = None,
+        say: Callable[[str], None] = tqdm.write) -> Summary:
     """Run what is missing of some grids, `jobs` cells at a time, each for at most `timeout` seconds.
 
     `overrides` replace values in every cell; `first` takes only so many of every list in a grid (see `read_grid`). Raises
@@ -151,24 +124,33 @@ def run(
     summary = Summary([Outcome(p, "reused") for p in planned if finished[p.run]])
     if dry_run:
         for p in planned:
-            say(f"{'done   ' if finished[p.run] else 'to run '} {_name(p)}")
+            say(f"{'done   ' if finished[p.run] else 'to run '} {p.name}")
         return summary
     if summary.outcomes:
         say(f"{len(summary.outcomes)} of {len(planned)} cells are done already, {len(missing)} to run.")
     if not missing:
         return summary
-    _writable(missing[0].folder)
+    try:
+        missing[0].folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KitError(f"The results folder {missing[0].folder.parent} cannot be written: {error.strerror}.") from error
     jobs = max(1, min(jobs or cores(), len(missing)))
     executor = executor or LocalExecutor(jobs, environment(jobs, results, notebooks), timeout)
-    _drive(executor, missing, summary, say)
-    _tell(summary, len(planned), say)
+    drive(executor, missing, summary, say)
+    if summary.failed:
+        say(f"\n{len(summary.failed)} of {len(planned)} cells failed:")
+    for outcome in summary.failed:
+        say(f"  {outcome.planned.name}\n    {outcome.reason}\n    {short(outcome.notebook)}")
+    if summary.interrupted:
+        say(f"Interrupted: {len(summary.folders)} of {len(planned)} cells are done; the same command continues.")
     return summary
 
 
 def environment(jobs: int, results: Path | str | None = None, notebooks: Path | str | None = None) -> dict[str, str]:
     """Variables for the cells: no progress bars, a fair share of the cores, and where things are."""
     share = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
-    variables = {
+    places = {"MTKD_RESULTS": results, "MTKD_NOTEBOOKS": notebooks}
+    return {
         "MTKD_COMMAND": shlex.join(["mtkd", *sys.argv[1:]]),
         "MTKD_PROGRESS": "0",
         "MTKD_HELPERS": "0",
@@ -176,15 +158,11 @@ def environment(jobs: int, results: Path | str | None = None, notebooks: Path | 
         "MKL_NUM_THREADS": share,
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # silences a debugger's warning at every kernel start
         "TOKENIZERS_PARALLELISM": "false",
+        **{name: str(Path(place).absolute()) for name, place in places.items() if place},
     }
-    if results:
-        variables["MTKD_RESULTS"] = str(Path(results).absolute())
-    if notebooks:
-        variables["MTKD_NOTEBOOKS"] = str(Path(notebooks).absolute())
-    return variables
 
 
-def _drive(executor: Executor, missing: list[Planned], summary: Summary, say: Callable[[str], None]) -> None:
+def drive(executor: Executor, missing: list[Planned], summary: Summary, say: Callable[[str], None]) -> None:
     """Run cells to the end, or until Ctrl-C."""
     bar = tqdm(total=len(missing), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True)
     try:
@@ -193,12 +171,16 @@ def _drive(executor: Executor, missing: list[Planned], summary: Summary, say: Ca
             done, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
             bar.refresh()  # the clock of the bar goes on while a long cell runs
             for future in done:
-                outcome = _outcome(future, waiting.pop(future))
+                planned = waiting.pop(future)
+                try:
+                    outcome = future.result()
+                except (Exception, CancelledError) as error:  # the runner itself failed, say on a full disk: the others go on
+                    outcome = Outcome(planned, "failed", 0.0, f"{type(error).__name__}: {error}")
                 summary.outcomes.append(outcome)
                 bar.update()
                 number = f"[{len(missing) - len(waiting)}/{len(missing)}]"
                 end = "done" if outcome.status != "failed" else f"FAILED: {outcome.reason}"
-                say(f"{number} {_name(outcome.planned)}  {outcome.seconds:.0f} s  {end}")
+                say(f"{number} {outcome.planned.name}  {outcome.seconds:.0f} s  {end}")
     except KeyboardInterrupt:
         summary.interrupted = True
     finally:
@@ -206,34 +188,7 @@ def _drive(executor: Executor, missing: list[Planned], summary: Summary, say: Ca
         executor.stop()
 
 
-def _outcome(future: "Future[Outcome]", planned: Planned) -> Outcome:
-    try:
-        return future.result()
-    except (Exception, CancelledError) as error:  # the runner itself failed, say on a full disk: the others go on
-        return Outcome(planned, "failed", 0.0, f"{type(error).__name__}: {error}")
-
-
-def _tell(summary: Summary, total: int, say: Callable[[str], None]) -> None:
-    if summary.failed:
-        say(f"\n{len(summary.failed)} of {total} cells failed:")
-    for outcome in summary.failed:
-        say(f"  {_name(outcome.planned)}\n    {outcome.reason}\n    {_short(outcome.notebook)}")
-    if summary.interrupted:
-        say(f"Interrupted: {len(summary.folders)} of {total} cells are done; the same command continues.")
-
-
-def _name(planned: Planned) -> str:
-    return f"{planned.cell.paper} {planned.run} {planned.cell.label}".rstrip()
-
-
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     with contextlib.suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
-
-
-def _writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KitError(f"The results folder {folder.parent} cannot be written: {error.strerror}.") from error

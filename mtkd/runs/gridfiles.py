@@ -50,11 +50,6 @@ class Grid:
     notes: list[str] = field(default_factory=list)
 
 
-def read_yaml(text: str):
-    """YAML with numbers as people write them (1e-4 is one) and no name given twice; yaml.YAMLError if it is not."""
-    return yaml.load(text, Loader=_Loader)
-
-
 def read_grid(file: Path | str, overrides: dict | None = None, notebooks: Path | None = None, first: int | None = None) -> Grid:
     """Read, check and expand a grid file; `overrides` replace the file's values in every cell. first: of every list in `grid`
     take so many values, which are the first replicates where the grid runs over replicates.
@@ -62,34 +57,28 @@ def read_grid(file: Path | str, overrides: dict | None = None, notebooks: Path |
     Raises KitError where the file is not YAML, has an unknown key, names no notebook, asks for nothing, or asks for a
     parameter that the notebook does not have or a value it cannot take.
     """
-    file = Path(file)
-    asked = _read_file(file)
-    notebook = notebook_path(asked["paper"], notebooks)
+    file, overrides = Path(file), overrides or {}
+    asked = read_file(file)
+    paper, tier, fixed, grid = asked["paper"], asked["tier"], asked["fixed"], asked["grid"]
+    notebook = notebook_path(paper, notebooks)
     declared = read_parameters(notebook)
-    overrides = overrides or {}
     check(overrides, declared)
-    fixed, grid, explicit = asked.get("fixed") or {}, asked.get("grid"), asked.get("cells")
-    if first:
-        grid = {name: values[:first] for name, values in (grid or {}).items()}
-    tier = asked["tier"]
     if "tier" in declared:
-        stated = [d["tier"] for d in (fixed, *(explicit or [])) if "tier" in d] + (grid or {}).get("tier", [])
+        stated = [d["tier"] for d in (fixed, *asked["cells"]) if "tier" in d] + grid.get("tier", [])
         if other := [t for t in stated if t != tier]:
             raise KitError(f"{file}: tier is {tier} in one place and {other[0]} in another.")
         fixed = {"tier": tier, **fixed}
-    combinations = [dict(zip(grid or {}, values)) for values in itertools.product(*(grid or {}).values())]
+    combinations = [dict(zip(grid, values)) for values in itertools.product(*(values[:first] for values in grid.values()))]
     cells: dict[str, Cell] = {}
-    merged = 0
-    for varying in [{**own, **combination} for own in explicit or [{}] for combination in combinations]:
+    for varying in [{**own, **combination} for own in asked["cells"] or [{}] for combination in combinations]:
         given = check({**fixed, **varying, **overrides}, declared, str(file))
         parameters = {name: given.get(name, parameter.default) for name, parameter in declared.items()}
-        shown = {name: parameters[name] for name in {**varying, **overrides}}
-        label = " ".join(f"{name}={json.dumps(value)}" for name, value in shown.items())
-        merged += canonical(parameters) in cells
-        cells.setdefault(canonical(parameters), Cell(file, asked["paper"], notebook, parameters, label))
-    notes = [f"{file}: {merged} of {len(cells) + merged} cells are the same as another and run once."] if merged else []
-    exhibits = tuple(asked.get("exhibits") or ())
-    return Grid(file, asked["paper"], tier, asked.get("description", ""), exhibits, list(cells.values()), notes)
+        label = " ".join(f"{name}={json.dumps(parameters[name])}" for name in {**varying, **overrides})
+        cells.setdefault(canonical(parameters), Cell(file, paper, notebook, parameters, label))
+    wanted = len(asked["cells"] or [{}]) * len(combinations)
+    notes = [f"{file}: {wanted - len(cells)} of {wanted} cells are the same as another and run once."]
+    return Grid(file, paper, tier, asked["description"], tuple(asked["exhibits"]), list(cells.values()),
+                notes if wanted > len(cells) else [])
 
 
 def expand(file: Path | str, overrides: dict | None = None, notebooks: Path | None = None) -> list[Cell]:
@@ -97,8 +86,8 @@ def expand(file: Path | str, overrides: dict | None = None, notebooks: Path | No
     return read_grid(file, overrides, notebooks).cells
 
 
-def _read_file(file: Path) -> dict:
-    """The file as a dictionary whose parts have the right shapes."""
+def read_file(file: Path) -> dict:
+    """The file as a dictionary of all GRID_KEYS, each of the right shape; empty where the file does not have it."""
     try:
         asked = read_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -107,43 +96,48 @@ def _read_file(file: Path) -> dict:
         raise KitError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(asked, dict):
         raise KitError(f"{file} is not a grid file: it should begin with a line such as paper: seed_ensemble.")
+
+    def refuse(wrong, words: str) -> None:
+        if wrong:
+            raise KitError(f"{file}: {words}")
+
     for name in asked:
-        if name not in GRID_KEYS:
-            raise KitError(f"{file}: there is no key {name!r}{nearest(str(name), GRID_KEYS)}")
+        refuse(name not in GRID_KEYS, f"there is no key {name!r}{nearest(str(name), GRID_KEYS)}")
     for name in ("paper", "tier"):
-        if not isinstance(asked.get(name), str):
-            raise KitError(f"{file}: the key {name} is missing or is not a name.")
-    fixed, grid, cells = asked.get("fixed", {}), asked.get("grid"), asked.get("cells")
-    if not isinstance(fixed or {}, dict):
-        raise KitError(f"{file}: fixed should be names with values.")
+        refuse(not isinstance(asked.get(name), str), f"the key {name} is missing or is not a name.")
+    fixed, grid, cells, exhibits = (asked.get(name) for name in ("fixed", "grid", "cells", "exhibits"))
+    refuse(not isinstance(fixed or {}, dict), "fixed should be names with values.")
+    if "cells" in asked:
+        refuse(not isinstance(cells, list) or not cells or not all(isinstance(c, dict) for c in cells),
+               "cells should be a list of names with values, and not empty.")
     if "grid" in asked:
-        if not isinstance(grid, dict) or not all(isinstance(v, list) for v in grid.values()):
-            raise KitError(f"{file}: grid should be names with lists of values.")
-        if not grid or not all(grid.values()):
-            raise KitError(f"{file}: the grid is empty{''.join(f' ({n} has no values)' for n in grid if not grid[n])}.")
-        if both := sorted(set(grid) & set(fixed or {})):
-            raise KitError(f"{file}: {both[0]} is in fixed and in grid; it can be in one of them only.")
-        if both := sorted({name for cell in cells or [] if isinstance(cell, dict) for name in cell} & set(grid)):
-            raise KitError(f"{file}: {both[0]} is in cells and in grid; it can be in one of them only.")
-    if "cells" in asked and (not isinstance(cells, list) or not cells or not all(isinstance(c, dict) for c in cells)):
-        raise KitError(f"{file}: cells should be a list of names with values, and not empty.")
-    exhibits = asked.get("exhibits")
-    if exhibits is not None and not (isinstance(exhibits, list) and all(isinstance(e, str) for e in exhibits)):
-        raise KitError(f"{file}: exhibits should be a list of names.")
-    return asked
+        refuse(not isinstance(grid, dict) or not all(isinstance(v, list) for v in grid.values()),
+               "grid should be names with lists of values.")
+        refuse(not grid or not all(grid.values()),
+               f"the grid is empty{''.join(f' ({name} has no values)' for name in grid if not grid[name])}.")
+        for part, names in (("fixed", fixed or {}), ("cells", {name for cell in cells or [] for name in cell})):
+            both = sorted(set(grid) & set(names))
+            refuse(both, f"{both and both[0]} is in {part} and in grid; it can be in one of them only.")
+    refuse(exhibits is not None and not (isinstance(exhibits, list) and all(isinstance(e, str) for e in exhibits)),
+           "exhibits should be a list of names.")
+    empty = {"description": "", "fixed": {}, "grid": {}, "cells": [], "exhibits": []}
+    return empty | {name: value for name, value in asked.items() if value is not None}
 
 
-class _Loader(yaml.SafeLoader):
+def read_yaml(text: str):
+    """YAML with numbers as people write them (1e-4 is one) and no name given twice; yaml.YAMLError if it is not."""
+    return yaml.load(text, Loader=Loader)
+
+
+class Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-4 is a number and a name given twice is an error."""
 
     def construct_mapping(self, node, deep=False):
         names = [self.construct_object(n, deep=True) for n, _ in node.value if n.tag != "tag:yaml.org,2002:merge"]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", node.start_mark)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))

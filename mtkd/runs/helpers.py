@@ -4,7 +4,7 @@ A tiny model cannot use a second core, but a second model can. Helpers share not
 whose single flight sees to it that no model is made twice, so there is nothing to pass around and nothing to go wrong:
 a helper that dies only leaves more for the notebook to do, and an error is met again, and shown, by the notebook.
 
-    with_helpers("mtkd.papers.seed_ensemble_run", parameters)   # then ask for models as usual
+    with_helpers("mtkd.papers.seed_ensemble_study", parameters)   # then ask for models as usual
 
 `mtkd run` starts none (its cells fill the cores already), nor does a machine with a GPU; MTKD_HELPERS=n overrides.
 """
@@ -12,7 +12,6 @@ a helper that dies only leaves more for the notebook to do, and an error is met 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib
 import json
 import os
@@ -52,8 +51,7 @@ def with_helpers(module: str, parameters: dict) -> int:
 
 def end(process: subprocess.Popen) -> None:
     """Stop a helper; what it was making is left unfinished in the store's temporary folder and swept later."""
-    with contextlib.suppress(OSError):
-        process.kill()
+    process.kill()
     process.wait()
 
 
@@ -73,9 +71,9 @@ def order(groups: list[list], number: int, count: int) -> Iterator:
 
 
 def main() -> None:
-    module, parameters, number, count = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    parent = os.getppid()
-    for job in order(importlib.import_module(module).from_parameters(parameters).jobs(), number, count):
+    module, parameters, number, count = sys.argv[1:]
+    parent, experiment = os.getppid(), importlib.import_module(module).from_parameters(json.loads(parameters))
+    for job in order(experiment.jobs(), int(number), int(count)):
         if os.getppid() != parent:  # the notebook is gone
             return
         job()

@@ -7,6 +7,7 @@ parameters, the notebook's code, mtkd's source and the lock. Under `mtkd run` th
 (environment variables MTKD_RUN_ID, MTKD_RUN_FOLDER, MTKD_COMMAND); by hand they are computed here.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -23,9 +24,10 @@ from pathlib import Path
 import psutil
 
 from mtkd.errors import KitError
-from mtkd.store.files import canonical, hash_sources, plain, text_hash, write_json_atomic
+from mtkd.store.files import canonical, content_hash, folder_hash, hash_sources, plain, text_hash, write_json_atomic
 
 SCHEMA = 1
+LIBRARIES = ("torch", "transformers", "datasets", "mtkd")
 ROW_KEYS = ("arm", "task", "kind", "metric", "score")  # without these a row cannot be shown anywhere
 
 # What may differ between two runs with the same parameters and seeds on one machine: time, energy and memory, and when,
@@ -61,7 +63,8 @@ def notebooks_folder() -> Path:
 
 
 def run_id(paper: str, parameters: dict, notebook: Path | str) -> str:
-    """16 hex digits that name a run: full parameters, the notebook's code cells, mtkd's source and the lock.
+    """16 hex digits that name a run: full parameters, what lies in the files and folders that they name, the notebook's code
+    cells, mtkd's source and the lock.
 
     Prose and outputs of the notebook do not count, so a corrected sentence repeats nothing.
     """
@@ -75,14 +78,39 @@ def run_id(paper: str, parameters: dict, notebook: Path | str) -> str:
     lock = repo_root() / "requirements.lock"
     packages = lock.read_text(encoding="utf-8") if lock.is_file() else ""
     parts = {"paper": paper, "parameters": plain(parameters, "parameters"), "code": code, "lock": packages}
+    if read := contents(parameters):
+        parts["content"] = read
     return text_hash(canonical({**parts, "source": _package_hash()}))[:16]
+
+
+def contents(value) -> list[list[str]]:
+    """What a run reads by name: every file or folder that a parameter names (a table, "finished:FOLDER", "bottom-2 of FOLDER",
+    "... with FILE", a hub id in the mirror), each with a hash of its content. Relative names count from the repository's root,
+    where cells run."""
+    if isinstance(value, dict):
+        return sorted(entry for item in value.values() for entry in contents(item))
+    if isinstance(value, list | tuple):
+        return sorted(entry for item in value for entry in contents(item))
+    if not isinstance(value, str) or not value:
+        return []
+    inner = value.removeprefix("finished:")
+    names = {inner, *(part.partition(" + ")[0] for word in (" of ", " with ") for part in (inner, inner.rpartition(word)[2]))}
+    found = []
+    for name in sorted(names):
+        mirror = [Path(os.environ["MTKD_HUB"]) / name] if os.environ.get("MTKD_HUB") else []
+        places = [repo_root() / Path(name).expanduser(), *mirror]
+        with contextlib.suppress(OSError):  # a name too long for a path, say
+            place = next((p for p in places if p.exists()), None)
+            if place is not None and not (place.is_dir() and place == repo_root()):
+                found.append([name, content_hash(place) if place.is_file() else folder_hash(place)])
+    return found
 
 
 def provenance(command: str, seeds: list[int]) -> dict:
     """Where numbers come from: command, commit, time, seeds, hardware, threads and versions."""
     import torch
 
-    commit, dirty = _git_state()
+    commit, dirty = git_state()
     return {
         "command": command,
         "commit": commit,
@@ -90,13 +118,13 @@ def provenance(command: str, seeds: list[int]) -> dict:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seeds": list(seeds),
         "hardware": {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": cores(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         },
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in LIBRARIES}},
     }
 
 
@@ -108,31 +136,20 @@ def finish(paper: str, parameters: dict, rows: list[dict], data: list[dict], tim
     where a row lacks one of ROW_KEYS or anything is not plain data, such as NaN.
     """
     run = os.environ.get("MTKD_RUN_ID") or run_id(paper, parameters, notebooks_folder() / f"{paper}.ipynb")
-    folder = Path(os.environ.get("MTKD_RUN_FOLDER") or runs_folder() / paper / run)
-    record = {
-        "schema": SCHEMA,
-        "run": run,
-        "paper": paper,
-        "tier": parameters.get("tier", "demo"),
-        "parameters": parameters,
-        "provenance": provenance(os.environ.get("MTKD_COMMAND") or "notebook", seeds),
-        "timing": {**_own_timing(), **timing},
-        "rows": rows,
-        "data": data,
-    }
-    return write_record(record, folder)
-
-
-def write_record(record: dict, folder: Path) -> Path:
-    """Check a record and write it to `folder`/record.json in one step."""
-    if not record["rows"]:
-        raise KitError(f"The run {record['run']} of {record['paper']} has no rows to record.")
-    for number, row in enumerate(record["rows"]):
+    if not rows:
+        raise KitError(f"The run {run} of {paper} has no rows to record.")
+    for number, row in enumerate(rows):
         if missing := [name for name in ROW_KEYS if name not in row]:
             raise KitError(f"Row {number} of the record lacks {', '.join(missing)}.")
-    path = folder / "record.json"
+    path = Path(os.environ.get("MTKD_RUN_FOLDER") or runs_folder() / paper / run) / "record.json"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)  # KiB on Linux
+    own = {"wall_s": round(time.time() - psutil.Process().create_time(), 1), "energy_kwh": None, "co2_kg": None,
+           "peak_memory_mib": round(peak, 1)}
+    asked = os.environ.get("MTKD_COMMAND") or "notebook"
     try:
-        write_json_atomic(path, record)
+        write_json_atomic(path, {
+            "schema": SCHEMA, "run": run, "paper": paper, "tier": parameters.get("tier", "demo"), "parameters": parameters,
+            "provenance": provenance(asked, seeds), "timing": {**own, **timing}, "rows": rows, "data": data})
     except OSError as error:
         raise KitError(f"The record {path} cannot be written: {error.strerror}.") from error
     return path
@@ -159,12 +176,14 @@ def stable_view(record: dict) -> dict:
     return [stable_view(value) for value in record] if isinstance(record, list) else record
 
 
+def version_of(name: str) -> str | None:
+    with contextlib.suppress(PackageNotFoundError):
+        return version(name)
+
+
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_LIBRARIES = ("torch", "transformers", "datasets", "mtkd")
 
 
 @cache
@@ -172,14 +191,7 @@ def _package_hash() -> str:
     return hash_sources(Path(__file__).parents[1])
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_state() -> tuple[str | None, bool]:
+def git_state() -> tuple[str | None, bool]:
     """The commit checked out, and whether what a run depends on differs from it; (None, False) without a checkout."""
 
     def git(*words: str) -> str:
@@ -195,21 +207,8 @@ def _git_state() -> tuple[str | None, bool]:
         return None, False
 
 
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+def cpu_name() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        return next(line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                    if line.startswith("model name"))
     return platform.processor() or platform.machine()
-
-
-def _own_timing() -> dict:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on macOS
-    return {
-        "wall_s": round(time.time() - psutil.Process().create_time(), 1),
-        "energy_kwh": None,
-        "co2_kg": None,
-        "peak_memory_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1),
-    }

@@ -1,0 +1,126 @@
+"""The command as a user meets it: exit statuses, one sentence for a mistake, nothing started by a wrong grid."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from test_grid import Place
+
+from mtkd import cli
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    made = Place(tmp_path)
+    monkeypatch.setenv("MTKD_TEST_LOG", str(made.log))
+    monkeypatch.setenv("MTKD_NOTEBOOKS", str(tmp_path / "notebooks"))
+    monkeypatch.setenv("MTKD_RESULTS", str(made.results))
+    return made
+
+
+@pytest.fixture
+def mtkd(monkeypatch, capsys):
+    """Call the command; gives exit status, standard output and standard error."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["mtkd", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        said = capsys.readouterr()
+        return int(caught.value.code or 0), said.out, said.err
+
+    return call
+
+
+def test_help():
+    done = subprocess.run([sys.executable, "-m", "mtkd.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert {"run", "report", "claims", "exhibits", "params"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["-p", "epochs_typo", "3"], "there is no parameter 'epochs_typo'; did you mean 'epochs'?"),
+        (["-p", "epochs=many"], "epochs is 'many', a str, where the notebook has int"),
+        (["-p", "lr", "'1e-4'"], "remove the quotes"),
+        (["-p", "epochs"], "-p needs a name and a value"),
+        (["-p", "epochs", "[1"], "'[1' is not a value"),
+    ],
+)
+def test_wrong_parameters_start_nothing(place, mtkd, words, sentence):
+    status, out, err = mtkd("run", place.file("grid: {epochs: [1, 2]}"), *words)
+    assert status == 2
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert place.ran() == []
+    assert not place.results.exists()
+
+
+def test_overrides_reach_every_cell(place, mtkd):
+    file = place.file("grid: {epochs: [1, 2]}\nfixed: {lr: 1e-2}")
+    status, out, _ = mtkd("run", file, "--dry-run", "-p", "lr", "1e-4", "-p", "members=[2, 3]")
+    assert status == 0
+    lines = out.splitlines()
+    assert [line.partition("epochs")[2] for line in lines] == ["=1 lr=0.0001 members=[2, 3]", "=2 lr=0.0001 members=[2, 3]"]
+    assert place.ran() == []
+
+
+def test_a_run_ends_with_claims_and_report(place, mtkd, monkeypatch):
+    """The toy paper's verdicts and report come from stand-ins: the command's part is which records they are given."""
+    from mtkd import papers, report
+
+    seen = []
+    monkeypatch.setattr(papers, "module", lambda paper: SimpleNamespace(claims=lambda records: [paper, len(records)]))
+    monkeypatch.setattr(report, "claims_table", lambda verdicts: f"verdicts: {verdicts}")
+    monkeypatch.setattr(report, "write_report", lambda records, folder: seen.append(folder) or folder / "index.html")
+    status, out, _ = mtkd("run", place.file("grid: {mode: [good, refuse]}"), "--jobs", "2", "--timeout", "60")
+    assert status == 1
+    assert "FAILED: There is no such task." in out
+    assert "1 of 2 cells failed" in out
+    assert "verdicts: ['toy', 1]" in out
+    assert out.splitlines()[-1] == f"Report: {place.folder / 'report' / 'index.html'}"
+    status, out, _ = mtkd("run", place.file("fixed: {mode: good}"), "--results", place.results)
+    assert status == 0
+    assert "1 of 1 cells are done already, 0 to run." in out
+    assert seen == [place.folder / "report", place.results / "report"]
+    status, out, _ = mtkd("report", place.results, "--out", place.folder / "out")
+    assert status == 0
+    assert "verdicts: ['toy', 1]" in out
+    assert seen[-1] == place.folder / "out"
+
+
+def test_report_without_records(place, mtkd):
+    status, _, err = mtkd("report")
+    assert status == 2
+    assert "`mtkd run` makes records" in err
+    place.results.mkdir()
+    status, _, err = mtkd("report")
+    assert status == 2
+    assert "There are no records" in err
+
+
+def test_claims_and_exhibits_are_listed(mtkd):
+    status, out, _ = mtkd("claims", "--json")
+    claims = json.loads(out)
+    assert status == 0
+    assert [c["id"] for c in claims if c["paper"] == "seed_ensemble"] == ["S1", "S2", "S3", "S4", "S5"]
+    assert "S1  seed_ensemble" in mtkd("claims")[1]
+    status, out, _ = mtkd("exhibits", "--json")
+    assert status == 0
+    assert {f"seed_ensemble.{x}" for x in ("table1", "table2", "fig2", "fig7")} <= {e["id"] for e in json.loads(out)}
+    assert "seed_ensemble.fig2" in mtkd("exhibits")[1]
+
+
+def test_parameters_are_listed(place, mtkd):
+    status, out, _ = mtkd("params", "toy")
+    assert status == 0
+    assert "lr       float       0.001   peak learning rate" in out
+    _, out, _ = mtkd("params", place.folder / "notebooks" / "toy.ipynb", "--json")
+    assert json.loads(out)[2] == {"name": "lr", "default": 0.001, "type": "float", "help": "peak learning rate"}
+    status, _, err = mtkd("params", "toi")
+    assert status == 2
+    assert "did you mean 'toy'?" in err
