@@ -20,7 +20,6 @@ from rich.text import Text
 
 from mtkd import papers
 from mtkd.errors import KitError
-from mtkd.evidence.floor_table import floor_table, sentences
 from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
 from mtkd.runs.records import repo_root
 
@@ -213,8 +212,8 @@ def splice(path: str | Path, marker: str, text: str) -> bool:
 def floor_exhibit(paper: str, records: list[dict]) -> papers.Exhibit:
     """A paper's floor table, with what came out in three sentences per task as its caption."""
     own = [record for record in records if record["paper"] == paper]
-    table = floor_table(own)
-    caption = " ".join(sentences(own)) or f"No run with a floor yet: `mtkd run params/{paper}/demo.yaml`."
+    table = papers.floor_table(own)
+    caption = " ".join(papers.floor_sentences(own)) or f"No run with a floor yet: `mtkd run params/{paper}/demo.yaml`."
     return papers.Exhibit(f"{paper}.floor", "a floor under every result", caption,
                           table.drop(columns="paper") if len(table) else None)
 
@@ -230,9 +229,8 @@ def write_report(records: list[dict], folder: str | Path) -> Path:
     working = [entry.id for entry in papers.all_exhibits() if entry.status == "working"]
     exhibits = {f"{name}.floor": floor_exhibit(name, records) for name in papers.PAPERS}
     exhibits |= {identifier: papers.exhibit(identifier, records) for identifier in working}
-    for name in papers.PAPERS:
-        for identifier, make in getattr(papers.module(name), "EXTRAS", {}).items():
-            exhibits[identifier] = make(records)
+    extras = [identifier for name in papers.PAPERS for identifier in papers.extras(name)]
+    exhibits |= {identifier: papers.exhibit(identifier, records) for identifier in extras}
     for identifier, exhibit in exhibits.items():
         if not exhibit.missing and not exhibit.is_table:
             (figures / f"{identifier}.png").write_bytes(exhibit.png())

@@ -1,155 +1,321 @@
-"""What the experiments of all papers share: the task, seeds, finished teachers, what models say, the bill, a row's cost.
+"""A study of any paper: a notebook's parameters, the students that they ask for, and a row of the record for each.
 
-A paper's own module (mtkd/papers/*_run.py) says which models there are and how each one is made.
+Nothing is trained here: every line asks mtkd.train.distil for a finished model and writes down what came out. A paper
+(mtkd/papers/<paper>_study.py) says which students there are, as data, and how each one is made:
+
+    students(p)                    every student of one replicate, in words that its row repeats
+    Experiment.make(student)       the model of a student, from the store or trained now
+    Experiment.teacher_rows(r)     the rows of the teachers
+
+and the rest is here: tasks and seeds by replicate, rows, jobs for the other cores, the bill, the exported student.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
+import torch
 from torch import Tensor
 
+from mtkd.data import glue
 from mtkd.data.tasks import Task, load_task, subset
 from mtkd.errors import KitError
-from mtkd.evidence.outcomes import sum_or_none
-from mtkd.measure.metrics import compute_metrics, pack_right
-from mtkd.train import floors, rates, teachers
-from mtkd.train.prepare import Prepared
+from mtkd.measure.metrics import ensemble_logits
+from mtkd.train import distil, floors, teachers
+from mtkd.train.answers import answered, answers, finished_teacher, is_finished, sound
+from mtkd.train.prepare import Prepared, prepare
 from mtkd.train.recipes import Optimisation
 from mtkd.train.teachers import Model
 
-STRIDE = 100_000  # seeds per repeat
-STUDENT = 1_000  # the students' seed within a repeat; teachers have the numbers below it
-FINISHED = "finished:"  # before a folder: a teacher that is not trained here
-TABLES = (".parquet", ".csv")
+STRIDE = 100_000  # seeds per replicate
+SPLITS = ("train", "validation", "test")
+ALIKE = ("batch_size", "optimiser", "decay", "weight_decay", "warmup", "keep", "freeze_embeddings")  # in all stages of a run
 
 
-def is_table(name: str) -> bool:
-    """Whether a teacher's name is that of a table of logits."""
-    return name.endswith(TABLES)
+@dataclass(frozen=True)
+class Student:
+    """One student (or teacher, ensemble, control) in the words that its row repeats; a paper adds its own. replicate: which
+    repeat, or pool of teachers, it is of; members: positions of the teachers that it follows."""
+
+    arm: str
+    method: str = ""
+    members: tuple[int, ...] = ()
+    variant: str = ""
+    kind: str = "student"
+    replicate: int = 0
 
 
-def is_finished(name: str) -> bool:
-    """Whether a teacher's name is that of one that needs no training: a folder ("finished:PATH") or a table of logits.
+class Study:
+    """The parameters of a notebook, as attributes of p, and the models they ask for. KitError where they contradict each
+    other. Whatever is an attribute of p is one of a study too, for notebooks that look inside."""
 
-    >>> is_finished("finished:my-teacher"), is_finished("logits.parquet"), is_finished("bert-base-uncased")
-    (True, True, False)
-    """
-    return name.startswith(FINISHED) or is_table(name)
+    replicates = "repeats"  # the parameter that lists the replicates: every one has its own seeds and training subset
+    joined_by = "logits"  # what of several models is averaged
+    STUDENT = 1_000  # the students' seed within a replicate; teachers have the numbers below it
+    students_of: Callable[[SimpleNamespace], Iterable[Student]]  # a paper's students(p)
+
+    def __init__(self, parameters: dict):
+        self.p = SimpleNamespace(**{k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()})
+        self.used: dict[str, dict] = {}  # key of a model on the bill to what was measured of it
+        self.drawn, self.prepared_for = cache(self.drawn), cache(self.prepared_for)
+        self.teacher, self.teacher_set = cache(self.teacher), cache(self.teacher_set)
+        asked = list(getattr(self.p, self.replicates))
+        if not asked or len(set(asked)) < len(asked):
+            raise KitError(f"{self.replicates} must be different numbers, at least one, and are {asked}.")
+        one_of(self.p, weak_teachers=("stop", "mark"))
+        self.check()
+
+    def __getattr__(self, name: str):
+        if name == "p":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.p, name)
+
+    def check(self) -> None:
+        """A paper's own refusals, before any data is read."""
+
+    # --- tasks and seeds ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def whole(self) -> Task:
+        """The task with all its samples; KitError where it is none for this paper."""
+        return self.fitting(read_task(self.p.task, self.p.protocol, self.p.task_options))
+
+    def fitting(self, task: Task) -> Task:
+        """The task; a paper raises KitError here for one that it cannot be run on."""
+        return task
+
+    def drawn(self, replicate: int) -> Task:
+        """The task with the training subset of this replicate (all of them alike where `train_size` keeps all); validation and
+        test are the same for all."""
+        return subset(self.whole, sizes(self.p) or None, seed=self.p.seed, replicate=replicate)
+
+    def prepare(self, task: Task, model: str, **options) -> Prepared:
+        return prepare(task, model, max_length=self.p.max_length, vocab=self.p.vocab, **options)
+
+    def read_by(self, task: Task) -> Prepared:
+        """The task as the student reads it; other models get theirs by its `of`."""
+        return self.prepare(task, self.p.student)
+
+    def prepared_for(self, replicate: int) -> Prepared:
+        return self.read_by(self.drawn(replicate))
+
+    @property
+    def first(self) -> int:
+        return getattr(self.p, self.replicates)[0]
+
+    @property
+    def loaded(self) -> Task:
+        """The first replicate's task: classes, metric and all splits but train are those of every replicate."""
+        return self.drawn(self.first)
+
+    @property
+    def prepared(self) -> Prepared:
+        return self.prepared_for(self.first)
+
+    def reads(self, s: Student) -> Prepared:
+        """The task in the tokens of a student."""
+        return self.prepared_for(s.replicate)
+
+    @property
+    def everyone(self) -> tuple[int, ...]:
+        return tuple(range(len(self.p.teachers)))
+
+    def seed_of(self, replicate: int, number: int) -> int:
+        return STRIDE * (100 * self.p.seed + replicate) + number
+
+    def student_seed(self, replicate: int) -> int:
+        """One for all students of a replicate, so that they differ in nothing but what is compared."""
+        return self.seed_of(replicate, self.STUDENT)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The seeds within a replicate."""
+        return (*self.everyone, self.STUDENT)
+
+    def seeds(self) -> list[int]:
+        """Every seed of this study, for the record."""
+        return sorted({self.seed_of(r, n) for r in getattr(self.p, self.replicates) for n in self.numbers})
+
+    # --- models --------------------------------------------------------------------------------------------------------
+
+    def optimisation(self, prefix: str, **changes) -> Optimisation:
+        """What the parameters say of a stage: student_epochs, student_lr (0 where there is none), and what all stages share."""
+        own = {"epochs": getattr(self.p, f"{prefix}_epochs"), "lr": getattr(self.p, f"{prefix}_lr", 0.0)}
+        return Optimisation(**{**own, **{n: getattr(self.p, n) for n in ALIKE if hasattr(self.p, n)}, **changes})
+
+    def fine_tuned(self, replicate: int, name: str, number: int, **changes) -> Model:
+        """A teacher trained alone, with its own tokeniser; or a finished one, a folder ("finished:PATH") or a table of logits.
+        changes: of the optimisation, where they differ from teacher_epochs and teacher_lr."""
+        prepared, seed = self.prepared_for(replicate), self.seed_of(replicate, number)
+        if is_finished(name):
+            return finished_teacher(prepared, name)
+        return distil.finetune(prepared.of(name), name, [seed], self.optimisation("teacher", **changes))[0]
+
+    def sound(self, replicate: int, models: Sequence[Model]) -> list[Model]:
+        """The teachers as they are given; KitError where one has learned nothing (mtkd.train.answers.sound)."""
+        return sound(self.prepared_for(replicate), models, self.p.weak_teachers)
+
+    def teacher(self, replicate: int, position: int) -> Model:
+        """One teacher, fit to be followed."""
+        raise NotImplementedError
+
+    def teacher_set(self, replicate: int) -> list[Model]:
+        """All teachers, the same for every student of a replicate."""
+        return [self.teacher(replicate, position) for position in self.everyone]
+
+    def students(self, replicate: int) -> list[Student]:
+        return [replace(s, replicate=replicate) for s in type(self).students_of(self.p)]
+
+    def make(self, s: Student) -> Model:
+        """The model of a student, from the store or trained now."""
+        raise NotImplementedError
+
+    def models(self, s: Student) -> list[Model]:
+        """The models behind a row: one, or the members of an ensemble."""
+        return [self.make(s)]
+
+    def followed(self, s: Student) -> list[Model]:
+        """The teachers that a student learned from, whose training and scoring are on its bill."""
+        taught = s.kind in ("student", "control") and s.variant != "plain_ce"
+        return [self.teacher_set(s.replicate)[i] for i in s.members] if taught else []
+
+    # --- rows ----------------------------------------------------------------------------------------------------------
+
+    def columns(self, s: Student, model: Model) -> dict:
+        """What a paper's rows say besides."""
+        raise NotImplementedError
+
+    def row_logits(self, s: Student, models: Sequence[Model], split: str) -> Tensor:
+        """The logits behind a row: a model's own, or several models' joined (metrics.ensemble_logits)."""
+        found = [answers(self.reads(s), model, split) for model in models]
+        return found[0] if len(found) == 1 else torch.from_numpy(ensemble_logits([z.numpy() for z in found], self.joined_by))
+
+    def scores(self, s: Student, model: Model, said: Callable[[str], Tensor], split: str) -> dict[str, float]:
+        return distil.metrics(self.reads(s).of(model), split, said(split))
+
+    def row(self, s: Student, models: Sequence[Model], said: Callable[[str], Tensor] | None = None, split: str = "test",
+            data: str = "train", **known) -> dict:
+        """One line of the record. said: logits by split, where they are not the models' own; data: what the student read;
+        known: columns that differ from what the student's words say."""
+        model, reads, followed = models[0], self.reads(s), self.followed(s)
+        said = cache(said or partial(self.row_logits, s, models))
+        if s.kind != "ensemble":
+            self.count(*models, *followed)
+        task, test = reads.task, self.scores(s, model, said, split)
+        return {
+            "arm": s.arm, "task": self.p.task, "kind": s.kind, **self.columns(s, model), "model": model.name,
+            "metric": task.metric, "score": test[task.metric], "metrics": test, "split": split,
+            "validation": self.scores(s, model, said, "validation")[task.metric], "n_test": len(task.splits[split]),
+            **answered(task, said(split), split), **cost(models, followed, reads, data),
+        } | known  # fmt: skip
+
+    def teacher_rows(self, replicate: int) -> Iterator[dict]:
+        """Every teacher, and what they say together."""
+        raise NotImplementedError
+
+    def floor_rows(self, replicate: int) -> list[dict]:
+        """What any model must beat: the majority class and a linear model of word counts (mtkd/train/floors.py)."""
+        return floor_rows(self.prepared_for(replicate), self.p.task, {self.replicates.removesuffix("s"): replicate})
+
+    def student_rows(self, s: Student) -> Iterator[dict]:
+        yield self.row(s, self.models(s))
+
+    def result_rows(self, replicate: int, *arms: str) -> Iterator[dict]:
+        """Rows of the students of the given arms, or of all."""
+        for s in self.students(replicate):
+            if not arms or s.arm in arms:
+                yield from self.student_rows(s)
+
+    # --- jobs ----------------------------------------------------------------------------------------------------------
+
+    def first_jobs(self) -> list[Callable]:
+        """What must be there before any student is made: all teachers."""
+        return [partial(self.teacher, r, p) for r in getattr(self.p, self.replicates) for p in self.everyone]
+
+    def step(self, s: Student) -> int:
+        """Students of a higher step go on from those of a lower one."""
+        return 0
+
+    def jobs(self) -> list[list[Callable]]:
+        """Everything that takes time, as calls, those that others need first (mtkd/runs/helpers.py)."""
+        every = [s for r in getattr(self.p, self.replicates) for s in self.students(r)]
+        steps = sorted({self.step(s) for s in every})
+        return [self.first_jobs(), *([partial(self.models, s) for s in every if self.step(s) == step] for step in steps)]
+
+    # --- when all models are made --------------------------------------------------------------------------------------
+
+    def count(self, *models: Model) -> None:
+        """Put models on the bill, with the stages they went through."""
+        self.used |= {m.key: m.info for model in models for m in stages(model) if "seconds" in m.info}
+
+    def bill(self) -> dict:
+        """What making all models used so far cost, each counted once, whenever it was made."""
+        infos = self.used.values()
+        return {"models": len(infos), "training_s": sum(i["seconds"] for i in infos),
+                **{name: total(i.get(name) for i in infos) for name in ("energy_kwh", "co2_kg")},
+                "energy_method": next((i["energy_method"] for i in infos if i.get("energy_method")), None)}
+
+    def data_rows(self) -> list[dict]:
+        """The table of the data: samples per split and the mean number of words and punctuation marks."""
+        task, rows = self.loaded, []
+        for part in SPLITS:
+            split, words = task.splits[part], None
+            if task.kind != "image":
+                words = sum(len(re.findall(r"\w+|[^\w\s]", text)) for row in split.inputs for text in row) / len(split)
+            rows.append({"task": self.p.task, "split": part, "samples": len(split), "tokens_mean": words,
+                         "classes": len(task.classes), "metric": task.metric})
+        return rows
+
+    def own(self, replicate: int) -> Student:
+        """The student that stands for the paper's method."""
+        raise NotImplementedError
+
+    def candidates(self) -> list[Student]:
+        """The students of which the best is exported; none where no section asked for students."""
+        return [self.own(r) for r in getattr(self.p, self.replicates)] if self.p.sections else []
+
+    def best_student(self) -> Model | None:
+        """Of the candidates the one that did best on validation, of equals the first."""
+        models = [self.make(s) for s in self.candidates()]
+        return best(models, self.loaded.metric) if models else None
+
+    def export(self, folder: Path) -> Path | None:
+        """Copy the best student to folder/student without what only the store needs, replacing an earlier one; the new path."""
+        if (model := self.best_student()) is None:
+            return None
+        shutil.rmtree(folder / "student", ignore_errors=True)
+        return Path(shutil.copytree(model.folder, folder / "student",
+                                    ignore=shutil.ignore_patterns("logits-*", "artifact.json")))
+
+    def write_submissions(self, folder: Path) -> list[Path]:
+        """GLUE submission files of the best student, where the task has hidden test rows (protocol "paper")."""
+        hidden = [name for name in self.loaded.splits if name.startswith("hidden_test")]
+        if not hidden or (model := self.best_student()) is None:
+            return []
+        return [glue.write_submission(self.loaded, name, answers(self.prepared, model, name).numpy(), folder)
+                for name in hidden]
 
 
-def finished_teacher(prepared: Prepared, name: str) -> Model:
-    """The teacher that a finished one's name says."""
-    return teachers.teacher_from_table(name) if is_table(name) else teachers.teacher_from_folder(prepared, name[len(FINISHED):])
+# --- what studies are made of --------------------------------------------------------------------------------------------
 
 
-def stages(model: Model | None) -> list[Model]:
-    """A model and the stages that it went through, the last first."""
-    chain = []
-    while model is not None:
-        chain.append(model)
-        model = model.before
-    return chain
+def one_of(p: SimpleNamespace, **words: Sequence[str]) -> None:
+    """KitError where a parameter is none of its words."""
+    for name, allowed in words.items():
+        if getattr(p, name) not in allowed:
+            raise KitError(f"{name} is {getattr(p, name)!r}; there are {', '.join(allowed)}.")
 
 
-def cost(model: Model, followed: Sequence[Model] = (), prepared: Prepared | None = None, split: str = "train") -> dict:
-    """The part of a row that says what a model is and what it took: parameters, times in seconds, energy, memory, folder.
-
-    followed: the teachers it learned from, whose training and whose scoring of `split` are on its bill.
-    """
-    chain = stages(model)
-    scored = sum(teachers.score(prepared, t, split).info["seconds"] for t in followed)
-    return {
-        "parameters": model.info.get("parameters"),
-        "time": {"train_s": model.seconds, "score_s": scored, "intermediate_s": sum(m.seconds for m in chain[1:]),
-                 "teachers_s": sum(t.seconds for t in followed)},
-        "energy_kwh": sum_or_none(m.info.get("energy_kwh") for m in chain),
-        "peak_memory_mib": model.info.get("peak_memory_mib"),
-        "samples_per_second": model.info.get("samples_per_second"),
-        "folder": f"model/{model.key[:2]}/{model.key}" if model.info.get("history") else None,
-    }
-
-
-def floor_rows(prepared: Prepared, name: str, replicate: dict[str, int]) -> list[dict]:
-    """A record's rows of both floors of a task called `name`; none for a span task, whose units are tokens."""
-    task, rows = prepared.task, []
-    for method in floors.FLOORS if task.kind != "span" else ():
-        said = {part: logits.numpy() for part, logits in floors.floor(prepared, method).items()}
-        found = {part: compute_metrics(said[part], task.splits[part].labels, task.metrics) for part in floors.PARTS}
-        rows.append({"arm": "floor", "task": name, "kind": "floor", "method": method, **replicate, "metric": task.metric,
-                     "score": found["test"][task.metric], "metrics": found["test"], "split": "test",
-                     "validation": found["validation"][task.metric], "n_test": len(task.splits["test"]),
-                     "n_train": len(task.splits["train"]), **answered(task, said["test"])})
-    return rows
-
-
-def answers(prepared: Prepared, model: Model, split: str) -> Tensor:
-    """A model's logits [n, C] on a split: those stored when it was trained, else scored now. What lies in the folder of a
-    finished teacher is not read: it may be of another run's samples."""
-    stored = "seconds" in model.info and (model.folder / f"logits-{split}.safetensors").is_file()
-    return model.logits(split) if stored else teachers.logits_of(prepared, model, split)
-
-
-def answered(task: Task, logits: np.ndarray | Tensor, split: str = "test") -> dict:
-    """The part of a row that says what a model answered, from its logits [n, C] on a split: right, which items were right
-    (evaluate.pack_right; None without classes per item), and one_answer, whether it gave the same answer to all."""
-    logits = np.asarray(logits)
-    if task.kind == "span":
-        return {"right": None, "one_answer": bool(np.ptp(logits.argmax(-1)) == 0)}
-    if task.regression:
-        return {"right": None, "one_answer": bool(np.ptp(logits) == 0)}
-    said = logits.argmax(-1)
-    return {"right": pack_right(said == task.splits[split].labels), "one_answer": bool(np.ptp(said) == 0)}
-
-
-def sound(prepared: Prepared, models: Sequence[Model], weak: str = "stop") -> list[Model]:
-    """The teachers as they are given, if each has learned something: on validation it gives more than one answer and is better
-    than the class most frequent in train. Else KitError, before anybody learns from it; weak="mark" lets it pass, and tables
-    mark it.
-
-    Raises KitError too for another value of weak.
-    """
-    if weak not in ("stop", "mark"):
-        raise KitError(f"weak_teachers is {weak!r}; there are stop, mark.")
-    task = prepared.task
-    if weak == "mark" or task.kind == "span":
-        return list(models)
-    labels, metric = task.splits["validation"].labels, task.metric
-    least = compute_metrics(floors.majority(task)["validation"], labels, (metric,))[metric]
-    for model in models:
-        said = answers(prepared, model, "validation").numpy()
-        score = compute_metrics(said, labels, (metric,))[metric]
-        one = answered(task, said, "validation")["one_answer"]
-        if one or score <= least:
-            what = "gives the same answer to every validation sample" if one else (
-                f"is no better on validation ({metric} {score:.3f}) than the most frequent class ({least:.3f})")
-            rate = model.info.get("lr")
-            tried = f" It was trained at the learning rate {rate:g}; {advice(model, rate)}" if rate else ""
-            raise KitError(f"the teacher {model.name} {what}, so there is nothing to learn from it.{tried} To go on all the "
-                           "same: weak_teachers mark.")
-    return list(models)
-
-
-def advice(model: Model, rate: float) -> str:
-    """What to try with a model that has learned nothing at this rate."""
-    fits = rates.fitted(model.name, model.info.get("optimiser", "adamw"))
-    if rate > 3 * fits or rate < fits / 3:
-        return f"try {fits:g}, which fits this model (a learning rate of 0 lets the kit choose)."
-    return "try more epochs or more training data, a longer max_length, or the encoder mean-pooled (NAME + mean)."
-
-
-def measured(prepared: Prepared, model: Model) -> Model:
-    """A finished teacher of one's own has no metrics yet: they are computed from what it says."""
-    if model.metrics:
-        return model
-    task = prepared.task
-    found = {part: compute_metrics(answers(prepared, model, part).numpy(), task.splits[part].labels, task.metrics)
-             for part in ("validation", "test")}
-    return replace(model, info={**model.info, "metrics": found})
+def known(what: str, names: Iterable[str], words: Sequence[str]) -> None:
+    """KitError where one of the names is none of the words."""
+    if unknown := [name for name in names if name not in words]:
+        raise KitError(f"no such {what}: {unknown[0]!r}; there are {', '.join(words)}.")
 
 
 def read_task(name: str, protocol: str, options: dict) -> Task:
@@ -158,83 +324,24 @@ def read_task(name: str, protocol: str, options: dict) -> Task:
     return load_task(name, **{**own, **options})
 
 
-def optimisation(p: dict, epochs: int, lr: float) -> Optimisation:
-    """What a notebook's parameters say about training, for so many epochs at this learning rate."""
-    names = ("batch_size", "optimiser", "decay", "weight_decay", "warmup", "keep", "freeze_embeddings")
-    return Optimisation(epochs=epochs, lr=lr, **{name: p[name] for name in names if name in p})
-
-
-def sizes(p: dict, prefix: str = "") -> dict[str, int]:
+def sizes(p: SimpleNamespace, prefix: str = "") -> dict[str, int]:
     """The sizes to which a notebook's parameters cut the splits; 0 keeps all.
 
-    >>> sizes({"train_size": 100, "validation_size": 0, "test_size": 50})
+    >>> sizes(SimpleNamespace(train_size=100, validation_size=0, test_size=50))
     {'train': 100, 'test': 50}
     """
-    return {part: p[f"{prefix}{part}_size"] for part in ("train", "validation", "test") if p[f"{prefix}{part}_size"]}
+    return {part: n for part in SPLITS if (n := getattr(p, f"{prefix}{part}_size"))}
 
 
-class Draws:
-    """Mixed into the dataclass of an experiment, with the fields task, sizes, protocol, seed and task_options: a task for
-    every replicate. A replicate has a training subset of its own; validation and test are the same for all."""
-
-    @cached_property
-    def whole(self) -> Task:
-        return read_task(self.task, self.protocol, self.task_options)
-
-    @cached_property
-    def _drawn(self) -> dict[int, Task]:
-        return {}
-
-    def drawn(self, replicate: int) -> Task:
-        """The task with the training subset of this replicate (all of them alike where `train_size` keeps all)."""
-        if replicate not in self._drawn:
-            self._drawn[replicate] = subset(self.whole, self.sizes or None, seed=self.seed, replicate=replicate)
-        return self._drawn[replicate]
-
-    @cached_property
-    def _prepared(self) -> dict[int, Prepared]:
-        return {}
-
-    def prepared_for(self, replicate: int) -> Prepared:
-        """A replicate's task as the student reads it (`read_by` says how); other models get theirs by its `of`."""
-        if replicate not in self._prepared:
-            self._prepared[replicate] = self.read_by(self.drawn(replicate))
-        return self._prepared[replicate]
+def total(values: Iterable[float | None]) -> float | None:
+    """The sum of what is known; None where nothing is."""
+    found = [v for v in values if v is not None]
+    return sum(found) if found else None
 
 
-class Repeats(Draws):
-    """`Draws` where the replicate is a repeat, with the further fields teachers, repeats and `used` (key of a model on the
-    bill to what was measured of it)."""
-
-    @property
-    def loaded(self) -> Task:
-        """The first repeat's task: classes, metric and all splits but train are those of every repeat."""
-        return self.drawn(self.repeats[0])
-
-    @property
-    def prepared(self) -> Prepared:
-        """The first repeat's task as the student reads it."""
-        return self.prepared_for(self.repeats[0])
-
-    @property
-    def everyone(self) -> tuple[int, ...]:
-        return tuple(range(len(self.teachers)))
-
-    def teacher_seed(self, repeat: int, position: int = 0) -> int:
-        return STRIDE * (100 * self.seed + repeat) + position
-
-    def student_seed(self, repeat: int) -> int:
-        """One for all students of a repeat, so that they differ in nothing but what is compared."""
-        return self.teacher_seed(repeat) + STUDENT
-
-    def seeds(self) -> list[int]:
-        """Every seed of this experiment, for the record."""
-        found = {self.teacher_seed(repeat, p) for repeat in self.repeats for p in self.everyone}
-        return sorted(found | {self.student_seed(repeat) for repeat in self.repeats})
-
-    def count(self, *models: Model) -> None:
-        """Put models on the bill, with the stages they went through."""
-        self.used |= {m.key: m.info for model in models for m in stages(model) if "seconds" in m.info}
+def stages(model: Model | None) -> list[Model]:
+    """A model and the stages that it went through, the last first."""
+    return [model, *stages(model.before)] if model else []
 
 
 def best(models: Sequence[Model], metric: str) -> Model:
@@ -242,11 +349,30 @@ def best(models: Sequence[Model], metric: str) -> Model:
     return max(models, key=lambda model: model.metrics["validation"][metric])
 
 
-def source_name(name: str) -> str:
-    """A teacher's name as a model's: without the mark of a finished one."""
-    return name.removeprefix(FINISHED)
+def cost(models: Sequence[Model], followed: Sequence[Model], prepared: Prepared, split: str = "train") -> dict:
+    """The part of a row that says what a model, or the members of an ensemble, took: parameters, times in seconds, energy,
+    memory, folder. followed: the teachers, whose training and whose scoring of `split` are on the bill."""
+    model, before = models[0], [m for member in models for m in stages(member)[1:]]
+    single = len(models) == 1 and model.info.get("history")  # trained here
+    return {
+        "parameters": total(m.info.get("parameters") for m in models),
+        "time": {"train_s": sum(m.seconds for m in models), "intermediate_s": sum(m.seconds for m in before),
+                 "score_s": sum(teachers.score(prepared, t, split).info["seconds"] for t in followed),
+                 "teachers_s": sum(t.seconds for t in followed)},
+        "energy_kwh": total(m.info.get("energy_kwh") for m in (*models, *before)),
+        "peak_memory_mib": model.info.get("peak_memory_mib"), "samples_per_second": model.info.get("samples_per_second"),
+        "folder": str(model.folder.relative_to(prepared.store.folder)) if single else None,
+    }  # fmt: skip
 
 
-def shown(name: str) -> str:
-    """A teacher's name in tables: the name itself, or what a finished one's file or folder is called."""
-    return Path(source_name(name)).name if is_finished(name) else name
+def floor_rows(prepared: Prepared, name: str, replicate: dict[str, int]) -> list[dict]:
+    """A record's rows of both floors of a task called `name`; none for a span task, whose units are tokens."""
+    task, rows = prepared.task, []
+    for method in floors.FLOORS if task.kind != "span" else ():
+        said = floors.floor(prepared, method)
+        found = {part: distil.metrics(prepared, part, said[part]) for part in floors.PARTS}
+        rows.append({"arm": "floor", "task": name, "kind": "floor", "method": method, **replicate, "metric": task.metric,
+                     "score": found["test"][task.metric], "metrics": found["test"], "split": "test",
+                     "validation": found["validation"][task.metric], "n_test": len(task.splits["test"]),
+                     "n_train": len(task.splits["train"]), **answered(task, said["test"])})
+    return rows

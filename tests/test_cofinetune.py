@@ -11,9 +11,10 @@ from mtkd.models import names as models
 from mtkd.models.networks import TextNetwork
 from mtkd.models.pooling import JointNetwork, PooledNetwork, Pooler, load_pooled
 from mtkd.rules import losses
+from mtkd.rules import matching as terms
 from mtkd.rules.selection import Everyone, InverseLoss
 from mtkd.tokens.batches import JointData
-from mtkd.train import distil, outputs, teachers, terms
+from mtkd.train import distil, outputs, teachers
 from mtkd.train import loop as train
 from mtkd.train.cofinetune import cofinetune, joint_network, stage_of
 from mtkd.train.distil import Init, distill, finetune

@@ -18,7 +18,6 @@ from mtkd.measure.metrics import compute_metrics
 from mtkd.models import names as models
 from mtkd.store.artifacts import Store, tensors_load
 from mtkd.train import distil, outputs, recipes, teachers
-from mtkd.train import loop as train
 from mtkd.train.prepare import Augmentation, Views, prepare
 from mtkd.train.recipes import Independent, Optimisation
 
@@ -46,8 +45,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("something was trained"))
-    monkeypatch.setattr(outputs, "score_all_views", lambda *a, **k: pytest.fail("something was scored"))
+    monkeypatch.setattr(Store, "_make", lambda self, kind, *rest: pytest.fail(f"a {kind} was made"))
 
 
 def test_an_empty_store_is_filled_once(made):
@@ -73,13 +71,13 @@ def test_the_second_call_trains_and_scores_nothing(made, no_training):
 
 
 def test_the_intermediate_student_is_shared_by_all_with_the_same_primary(made, monkeypatch):
-    stages, fit = [], train.fit
+    stages, make = [], Store._make
 
-    def counted(*args, **options):
-        stages.append(args[2].name)
-        return fit(*args, **options)
+    def counted(self, kind, spec, *rest):
+        stages.extend([spec["stage"]["name"]] if kind == "model" else [])
+        return make(self, kind, spec, *rest)
 
-    monkeypatch.setattr(train, "fit", counted)
+    monkeypatch.setattr(Store, "_make", counted)
     alone = distil.distill(made["prepared"], made["pool"], STUDENT, tinybert((0,), 0), seed=5)
     assert stages == ["prediction"]
     assert alone.before.key == made["tinybert"].before.key

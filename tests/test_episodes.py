@@ -12,12 +12,13 @@ from torch.testing import assert_close
 from mtkd.data.tasks import Task
 from mtkd.errors import KitError
 from mtkd.models.names import build
+from mtkd.rules import matching as terms
 from mtkd.rules import rewards
 from mtkd.rules.policy import Policy
 from mtkd.rules.selection import Primary, Uniform
 from mtkd.store.artifacts import Store, tensors_load
 from mtkd.tokens.batches import plan
-from mtkd.train import distil, episodes, teachers, terms
+from mtkd.train import distil, episodes, teachers
 from mtkd.train import loop as train
 from mtkd.train.prepare import prepare
 from mtkd.train.recipes import Optimisation, Recipe, Stage, Term

@@ -4,10 +4,11 @@ recipe's terms. Both must be the same number."""
 import numpy as np
 import torch
 
-from mtkd.models.names import Outputs
+from mtkd.models.networks import Outputs
 from mtkd.rules import losses
+from mtkd.rules import matching as terms
 from mtkd.tokens.batches import Batch
-from mtkd.train import recipes, terms
+from mtkd.train import recipes
 from mtkd.train.outputs import TeacherBatch
 from mtkd.train.recipes import Optimisation
 

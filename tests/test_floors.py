@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from mtkd import papers
 from mtkd import study as experiments
 from mtkd.data.tasks import Split, Task, load_task, subset
 from mtkd.errors import KitError
-from mtkd.evidence import floor_table
 from mtkd.measure.metrics import pack_right, unpack_right
 from mtkd.report import read_records
 from mtkd.runs.gridfiles import read_grid
 from mtkd.runs.parameters import notebook_path, read_parameters
 from mtkd.runs.records import repo_root
+from mtkd.train import answers as judged
 from mtkd.train import distil, floors, rates
 from mtkd.train.prepare import prepare
 from mtkd.train.recipes import Optimisation
@@ -155,39 +156,37 @@ def test_one_answer_to_everything_stops_the_run_and_says_what_to_try(tmp_path):
     task = made()
     prepared, model = said(task, tmp_path, np.tile([0.0, 1.0, 0.0], (40, 1)))
     with pytest.raises(KitError, match=r"gives the same answer to every .*rate 0\.2; try 0\.0039, which fits this model"):
-        experiments.sound(prepared, [model])
-    assert experiments.sound(prepared, [model], "mark") == [model]
-    with pytest.raises(KitError, match="weak_teachers is 'no'"):
-        experiments.sound(prepared, [model], "no")
+        judged.sound(prepared, [model])
+    assert judged.sound(prepared, [model], "mark") == [model]
 
 
 def test_the_advice_knows_the_optimiser(tmp_path):
     model = Model(tmp_path, "resnet-8", "key", {"lr": 0.1, "optimiser": "sgd"})
-    assert "which fits" not in experiments.advice(model, 0.1)
-    assert "try 0.1, which fits" in experiments.advice(model, 10.0)
+    assert "which fits" not in judged.advice(model, 0.1)
+    assert "try 0.1, which fits" in judged.advice(model, 10.0)
 
 
 def test_no_better_than_the_majority_class_stops_the_run(tmp_path):
     task = made()
     wrong = np.eye(3)[(task.splits["validation"].labels + 1) % 3]
     with pytest.raises(KitError, match="no better on validation"):
-        experiments.sound(*(lambda p, m: (p, [m]))(*said(task, tmp_path, wrong)))
+        judged.sound(*(lambda p, m: (p, [m]))(*said(task, tmp_path, wrong)))
 
 
 def test_a_teacher_that_knows_something_passes(tmp_path):
     task = made()
     prepared, model = said(task, tmp_path, np.eye(3)[task.splits["validation"].labels])
-    assert experiments.sound(prepared, [model]) == [model]
+    assert judged.sound(prepared, [model]) == [model]
 
 
 FAMILIES = ["scratch-1x32h2 + mean", "roberta-scratch-1x32h2 + mean"]
 MUCH = {  # of every notebook: a teacher's rate a hundred times what fits it, and how the run asks for that teacher
-    "seed_ensemble": ({"teacher": "scratch-1x32h2 + mean", "teacher_lr": 100.0, "augmentation": 0}, lambda e: e.teachers(0)),
+    "seed_ensemble": ({"teacher": "scratch-1x32h2 + mean", "teacher_lr": 100.0, "augmentation": 0}, lambda e: e.teacher_set(0)),
     "mt_bert": ({"teachers": ["roberta-scratch-1x32h2", "scratch-1x32h2"], "teacher_lr": 100.0},
                 lambda e: e.teacher_set(0, (0, 1))),
     "rl_kd": ({"teachers": FAMILIES, "teacher_lrs": [100.0]}, lambda e: e.teacher(0, 0)),
     "tmkd": ({"teachers": FAMILIES, "teacher_lrs": [100.0, 100.0], "transfer": [], "pool_sizes": []},
-             lambda e: e.teacher_set("made", 0)),
+             lambda e: e.teacher_set(0)),
     "domain_expertise": ({"teachers": FAMILIES, "teacher_lr": 100.0}, lambda e: e.teacher(0, 0)),
 }
 
@@ -202,7 +201,7 @@ def test_in_every_notebook_a_rate_a_hundred_times_too_large_is_refused(paper, ti
                for k, v in changes.items()}
     common = {"task": "made", "train_size": 0, "max_length": 24, "vocab": 600, "teacher_epochs": 5, "batch_size": 16}
     declared = {name: p.default for name, p in read_parameters(notebook_path(paper)).items()}
-    run = import_module(f"mtkd.papers.{paper}_run").from_parameters({**declared, **common, **changes})
+    run = import_module(f"mtkd.papers.{paper}_study").from_parameters({**declared, **common, **changes})
     if times == 1.0:
         assert ask(run)
         return
@@ -223,17 +222,17 @@ def record(paper="rl_kd", teachers=(0.7, 0.5), students=(0.6, 0.2), linear=0.6):
 
 
 def test_the_table_marks_what_is_below_a_floor():
-    (line,) = floor_table.floor_table([record()]).to_dict("records")
+    (line,) = papers.floor_table([record()]).to_dict("records")
     assert line["marked"] == ("1 of 2 teachers not above the linear baseline; 1 of 2 students at the majority class; "
                               "1 of 2 distilled students below the undistilled one; 1 models give one answer to everything")
     assert (line["linear baseline"], line["teachers"]) == ("60.0", "60.0")
-    (line,) = floor_table.floor_table([record(teachers=(0.7, 0.7), students=(0.6, 0.6))]).to_dict("records")
+    (line,) = papers.floor_table([record(teachers=(0.7, 0.7), students=(0.6, 0.6))]).to_dict("records")
     assert line["marked"] == "nothing"
-    assert not len(floor_table.floor_table([]))
+    assert not len(papers.floor_table([]))
 
 
 def test_sentences_say_teachers_floors_and_students():
-    (words,) = floor_table.sentences([record(students=(0.6, 0.6))])
+    (words,) = papers.floor_sentences([record(students=(0.6, 0.6))])
     assert words == ("rl_kd (demo, made; 1 replicate): the teachers reach 60.0, the linear baseline 60.0, the majority class "
                      "30.0. The student alone reaches 50.0. Distilled it reaches 60.0 from one teacher.")
 

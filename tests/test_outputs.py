@@ -9,9 +9,10 @@ from torch.testing import assert_close
 
 from mtkd.errors import KitError
 from mtkd.models.names import build
+from mtkd.rules import matching as terms
 from mtkd.rules.selection import Primary, Uniform
 from mtkd.tokens.batches import iterate
-from mtkd.train import distil, outputs, recipes, teachers, terms
+from mtkd.train import distil, outputs, recipes, teachers
 from mtkd.train import loop as train
 from mtkd.train.outputs import LiveOutputs, Needs, Packed, StoredOutputs
 from mtkd.train.prepare import Views, prepare

@@ -361,12 +361,12 @@ def test_copies_learn_for_themselves_and_nothing_learned_is_in_the_spec():
     said, labels, _ = planted()
     policy = Policy()
     copy = deepcopy(policy)
-    before = key(copy.spec(["a", "b"]))
+    before = key("model", copy.spec(["a", "b"]))
     learn(copy, said, labels, epochs=1)
     assert not policy.state()
-    assert key(copy.spec(["a", "b"])) == before == key(policy.spec(["a", "b"]))
+    assert key("model", copy.spec(["a", "b"])) == before == key("model", policy.spec(["a", "b"]))
     stage = Stage("s", (Term("soft_cross_entropy", policy),))
-    assert key(stage_spec(stage, ["a", "b"])) != key(stage_spec(replace(
+    assert key("model", stage_spec(stage, ["a", "b"])) != key("model", stage_spec(replace(
         stage, terms=(Term("soft_cross_entropy", Policy(empty="masked")),)), ["a", "b"]))
 
 

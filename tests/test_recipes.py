@@ -16,13 +16,16 @@ from torch.testing import assert_close
 
 from mtkd.errors import KitError
 from mtkd.models.heads import vote
-from mtkd.models.names import Outputs, build
+from mtkd.models.names import build
+from mtkd.models.networks import Outputs
 from mtkd.rules import losses
+from mtkd.rules import matching as terms
 from mtkd.rules.policy import Policy
 from mtkd.rules.selection import Primary, Selection, Uniform
+from mtkd.rules.terms import layer_map
 from mtkd.store.artifacts import key
 from mtkd.tokens.batches import Batch, ImageData
-from mtkd.train import distil, episodes, recipes, terms
+from mtkd.train import distil, episodes, recipes
 from mtkd.train import loop as train
 from mtkd.train.outputs import LiveOutputs, StoredOutputs, TeacherBatch
 from mtkd.train.prepare import prepare
@@ -92,7 +95,7 @@ def test_uniform_weights_by_hand():
 def test_all_combinations_with_the_same_primary_share_the_intermediate_stage():
     def inner_and_outer(members, primary, names=NAMES):
         recipe = recipes.tinybert(members, primary, intermediate=OPT, prediction=OPT)
-        return [key(stage_spec(s, names)) for s in recipe.stages]
+        return [key("model", stage_spec(s, names)) for s in recipe.stages]
 
     alone, pair, all_four = inner_and_outer((1,), 1), inner_and_outer((0, 1), 1), inner_and_outer((0, 1, 2, 3), 1)
     assert alone[0] == pair[0] == all_four[0]
@@ -117,7 +120,7 @@ def test_a_spec_holds_everything_that_changes_the_training():
         replace(base, terms=(replace(term, selection=Policy(of=(0, 1))),)),
         replace(base, terms=(replace(term, selection=Policy(of=(0, 1), lr=0.5)),)),
     ]
-    specs = [key(stage_spec(s, NAMES)) for s in (base, *others)]
+    specs = [key("model", stage_spec(s, NAMES)) for s in (base, *others)]
     assert [s for s, n in Counter(specs).items() if n > 1] == []
     json.dumps(stage_spec(others[-1], NAMES))
 
@@ -213,7 +216,8 @@ def test_every_stage_of_every_paper_composes(name):
         assert len(modules) == len(stage.terms)
         assert set(needs) == ({0, 1} if name == "mt_bert" else set())
         assert want == ({"hidden"} if name == "mt_bert" else set())
-        assert key(stage_spec(stage, NAMES[:2])) != key(stage_spec(stage, NAMES[2:])) or not ALL[name].members(stage, 2)
+        first, last = (key("model", stage_spec(stage, some)) for some in (NAMES[:2], NAMES[2:]))
+        assert first != last or not ALL[name].members(stage, 2)
 
 
 # --- stub networks on nine features, so that the recipes can be run in the loop -----------------------------------------
@@ -562,7 +566,7 @@ BARE = {}
     (Term("cosine", Uniform()), terms.Setting(TINY, [DEEP, BARE]), "cosine matches layers.*table of logits"),
     (Term("embedding_mse", Uniform()), terms.Setting(BARE, TWO), "embedding_mse matches layers"),
     (Term("hidden_mse", Uniform()), terms.Setting({**TINY, "layers": 3}, TWO), "more layers than its teacher"),
-    (Term("triplet", Uniform()), terms.Setting(TINY, TWO), "no such loss: 'triplet'; there are cross_entropy"),
+    (Term("triplet", Uniform()), terms.Setting(TINY, TWO), "no such loss: 'triplet'; "),
     (Term("soft_cross_entropy", Uniform(), combine="votes"), terms.Setting(TINY, TWO), "no such way to combine .*'votes'"),
     (Term("soft_cross_entropy"), terms.Setting(TINY, TWO), "needs a teacher to follow"),
     (Term("soft_cross_entropy", Uniform()), terms.Setting(TINY, []), "needs a teacher to follow"),
@@ -603,7 +607,7 @@ def test_terms_are_zero_where_the_student_is_the_teacher():
     ids = torch.randint(5, 50, (2, 6))
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     batch = Batch(np.arange(2), given, torch.tensor([0, 1]), torch.ones_like(ids, dtype=torch.bool))
-    for loss in (*terms.STATE, "logit_mse"):
+    for loss in ("embedding_mse", "hidden_mse", "attention_mse", "cosine", "multi_hidden", "logit_mse"):
         modules, needs, want = terms.prepare_stage(Stage("s", (Term(loss, Primary(0)),)), terms.Setting(DEEP, [DEEP]))
         said = LiveOutputs([network], needs, CPU).batch(batch)
         with torch.no_grad():
@@ -612,10 +616,10 @@ def test_terms_are_zero_where_the_student_is_the_teacher():
 
 
 def test_layers_are_mapped_evenly_from_student_to_teacher():
-    assert terms.layer_map(4, 12) == [(1, 3), (2, 6), (3, 9), (4, 12)]
-    assert terms.layer_map(3, 6) == [(1, 2), (2, 4), (3, 6)]
-    assert terms.layer_map(1, 6) == [(1, 6)]
-    assert terms.layer_map(2, 2) == [(1, 1), (2, 2)]
+    assert layer_map(4, 12) == [(1, 3), (2, 6), (3, 9), (4, 12)]
+    assert layer_map(3, 6) == [(1, 2), (2, 4), (3, 6)]
+    assert layer_map(1, 6) == [(1, 6)]
+    assert layer_map(2, 2) == [(1, 1), (2, 2)]
 
 
 def test_state_terms_weigh_each_teacher_by_its_own_weight():

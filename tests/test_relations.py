@@ -14,17 +14,17 @@ from torch.testing import assert_close
 
 from mtkd.errors import KitError
 from mtkd.models import names as models
-from mtkd.models.names import Outputs
-from mtkd.rules import relations
+from mtkd.models.networks import Outputs
+from mtkd.rules import registry, relation_terms, relations
+from mtkd.rules.registry import Setting
 from mtkd.store.artifacts import Store
 from mtkd.tokens.batches import Batch
-from mtkd.train import adaptive_terms, relation_terms
 from mtkd.train.outputs import Needs, TeacherBatch
 from mtkd.train.prepare import prepare
 from mtkd.train.recipes import Term
-from mtkd.train.terms import Setting
 
-TERMS = {**relation_terms.TERMS, **adaptive_terms.TERMS}
+TERMS = {name: registry.find("loss", name).module
+         for name in ("patience", "dissimilarity", "group_hint", "angle", "adaptive_kd")}
 
 
 def randn(*shape, seed=0):

@@ -10,7 +10,6 @@ from torch.testing import assert_close
 from mtkd.errors import KitError
 from mtkd.models.names import build
 from mtkd.store.artifacts import Store
-from mtkd.train import representation
 from mtkd.train.prepare import prepare
 from mtkd.train.representation import represent
 
@@ -53,11 +52,11 @@ def test_pairs_are_read_as_one_text(pair_task):
     assert z.shape == (60, 8)
 
 
-def test_it_is_made_once_for_all_tokenisers_and_found_again(text_task, monkeypatch):
+def test_it_is_made_once_for_all_tokenisers_and_found_again(text_task):
     store = Store()
     one = represent(prepare(text_task, "scratch-1x32", vocab=200, store=store), "lsa-8", "train")
-    monkeypatch.setattr(representation, "latent", lambda *a: pytest.fail("made twice"))
     assert torch.equal(one, represent(prepare(text_task, "scratch-1x32", vocab=100, store=store), "lsa-8", "train"))
+    assert store.usage()["representation"]["artifacts"] == 1
 
 
 @pytest.mark.parametrize("family", ["", "xlnet-"])

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from mtkd.models.names import Outputs, build
+from mtkd.models.names import build
+from mtkd.models.networks import Outputs
 from mtkd.rules import losses, rewards
 from mtkd.tokens.batches import ImageData
 from mtkd.train.outputs import evaluate_logits

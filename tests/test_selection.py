@@ -536,7 +536,7 @@ def test_a_spec_holds_everything_that_changes_the_weights():
               ClassMixture(), ClassMixture(how="softmax"), ClassMixture(temperature=1.0), ClassMixture(by="label"),
               ClassMixture(shares=((1, 2), (3, 4))), RandomTeacher(), RandomTeacher(per="step"), Everyone(), InverseLoss(),
               Confidence(), Uniform(), Primary(1)]
-    keys = [key(stage_spec(Stage("s", (Term("soft_cross_entropy", s),)), ["anna", "bert", "carl"])) for s in others]
+    keys = [key("model", stage_spec(Stage("s", (Term("soft_cross_entropy", s),)), ["anna", "bert", "carl"])) for s in others]
     assert len(set(keys)) == len(others)
     learned = fitted(Expertise())
     assert learned.spec(["a", "b", "c"]) == base.spec(["a", "b", "c"])

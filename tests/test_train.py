@@ -9,11 +9,13 @@ from torch import nn
 
 from mtkd.errors import KitError
 from mtkd.measure.metrics import compute_metrics
-from mtkd.models.names import Outputs, build
+from mtkd.models.names import build
+from mtkd.models.networks import Outputs
+from mtkd.rules import matching as terms
 from mtkd.rules.selection import Uniform
 from mtkd.tokens.batches import ImageData
 from mtkd.train import loop as train
-from mtkd.train import outputs, terms
+from mtkd.train import outputs
 from mtkd.train.prepare import prepare
 from mtkd.train.recipes import Optimisation, Stage, Term
 

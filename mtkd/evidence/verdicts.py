@@ -1,7 +1,7 @@
 """From tests to verdicts: what a claim about several settings, each with a few replicates, may be called.
 
 A verdict is one of "supported", "not supported", "inconclusive" and "not tested". It always says which test, effect,
-interval and n it stands on, and it never rests on fewer than three replicates; `universal` states the rules.
+interval and n it stands on, and it never rests on fewer than three replicates; `judge` states the rules.
 """
 
 import math
@@ -91,76 +91,99 @@ def examine(member: Member, alpha: float = 0.05) -> dict:
     return part | {"interval": result.interval, "detectable": result.detectable}
 
 
-def universal(
-    claim: str, members: Sequence[Member], *, alpha: float = 0.05, tier: str = "", unit: str = "", note: str = "",
-    replicate: str = "replicates",
+def judge(
+    claim: str, parts: Sequence[dict], *, holds: str = "every", alpha: float = 0.05, tier: str = "", unit: str = "points",
+    note: str = "", replicate: str = "repeat", test: str = "",
 ) -> Verdict:  # fmt: skip
-    """The verdict on a claim that says something of *every* one of its settings (an intersection-union test).
+    """The verdict on a claim that says something of `every` one of its settings, or that `some` setting shows something.
 
-    supported      every member passes its own test at alpha: the one-sided paired t-test for superiority members, both
-                   one-sided t-tests (TOST) for equivalence members, the lower one alone for non-inferiority members.
-                   No correction is due: the claim's null hypothesis is that at least one member fails, and calling all
-                   of them good when that one is not has a chance of at most alpha, whichever it is. The claim's p is
-                   the largest member p.
-    not supported  some member goes significantly the other way after Holm's correction over all members: its mean is
-                   below zero (superiority), or beyond the margin on the bad side (equivalence). Correction *is* due
-                   here, since one such member among many suffices. Being beyond the margin on the good side does not
-                   contradict an equivalence claim whose members say bad = "lower"; it only keeps it from "supported".
-    inconclusive   anything else; in particular a member with fewer than three replicates is not tested, which rules out
+    parts: results of `examine`. For "every" (an intersection-union test):
+
+    supported      every part passes its own test at alpha: the one-sided paired t-test for superiority, both one-sided t-tests
+                   (TOST) for equivalence, the lower one alone for non-inferiority. No correction is due: the claim's null
+                   hypothesis is that at least one part fails, and calling all of them good when that one is not has a chance
+                   of at most alpha, whichever it is. The claim's p is the largest of the parts.
+    not supported  some part goes significantly the other way after Holm's correction over all parts: its mean is below zero
+                   (superiority), or beyond the margin on the bad side (equivalence). Correction *is* due here, since one such
+                   part among many suffices. Being beyond the margin on the good side does not contradict an equivalence claim
+                   whose members say bad = "lower"; it only keeps it from "supported".
+    inconclusive   anything else; in particular a part with fewer than three replicates is not tested, which rules out
                    "supported".
     not tested     there are no differences at all.
 
-    Effect, interval, n and detectable are those of the member that decides: the one with the strongest evidence
-    against the claim if not supported, else the one with the weakest evidence for it. `parts` holds every member. The
-    interval has level 1 - 2 alpha (90%), the one that matches one-sided tests: it lies above zero, or within the
-    margin, exactly when the member's p is at most alpha. The 95% interval is in `parts`.
+    "some" is the mirror image: supported where one part passes after Holm's correction; not supported where every part goes
+    the other way. Parts with the same "group" are readings of one thing (the two directions of a pair), of which one must go
+    the other way, at alpha shared among them.
+
+    Effect, interval, n and detectable are those of the part that decides: the one with the strongest evidence against the claim
+    if not supported, else the one with the weakest evidence for it (for "some": the strongest). The interval has level
+    1 - 2 alpha (90%), the one that matches one-sided tests: it lies above zero, or within the margin, exactly when the part's
+    p is at most alpha. The 95% interval is in `parts`.
     """
-    parts = [examine(member, alpha) for member in members]
-    tested = [part for part in parts if part["n"] >= MIN_REPLICATES]
-    for part, adjusted in zip(tested, holm([part["p_against"] for part in tested])):
-        part["p_against_holm"] = float(adjusted)
-    passed = sum(part["p"] <= alpha for part in tested)
-    common = {
-        "claim": claim, "tier": tier, "unit": unit, "members": len(parts), "passed": passed, "parts": tuple(parts),
-        "test": _test_words(parts, alpha, replicate),
-    }  # fmt: skip
-    seen = [part for part in parts if part["n"]]
+    parts = list(parts)
+    seen, tested = ([part for part in parts if part["n"] >= least] for least in (1, MIN_REPLICATES))
+    whole, one = ("p", "p_against") if holds == "every" else ("p_against", "p")
+    for part, adjusted in zip(tested, holm([part[one] for part in tested])):
+        part[f"{one}_holm"] = float(adjusted)
+    passed = sum(part["p" if holds == "every" else "p_holm"] <= alpha for part in tested)
+    common = {"claim": claim, "tier": tier, "unit": unit, "members": len(parts), "passed": passed, "parts": tuple(parts),
+              "test": test or _test_words(parts, alpha, f"{replicate}s", holds)}
     if not seen:
         return Verdict(verdict=NOT_TESTED, note=note or "no data", **common)
-    refuted = [part for part in tested if part["p_against_holm"] <= alpha]
-    if refuted:
-        verdict, chosen = NOT_SUPPORTED, min(refuted, key=lambda part: part["p_against_holm"])
-        p = chosen["p_against_holm"]
-    elif tested:
-        verdict, chosen = INCONCLUSIVE, max(tested, key=lambda part: part["p"])
-        p = chosen["p"] if len(tested) == len(parts) else None
-        if passed == len(parts):
-            verdict = SUPPORTED
+    hit = min(tested, key=lambda part: part[one], default=None)  # the one that decides by itself, if any does
+    yes, no = (SUPPORTED, NOT_SUPPORTED) if holds == "every" else (NOT_SUPPORTED, SUPPORTED)
+    verdict, p = INCONCLUSIVE, None
+    if hit and hit[f"{one}_holm"] <= alpha:
+        verdict, chosen, p = no, hit, hit[f"{one}_holm"]
+    elif not tested:
+        chosen = min(seen, key=lambda part: part["effect"]) if holds == "every" else max(seen, key=lambda part: part["effect"])
     else:
-        verdict, chosen, p = INCONCLUSIVE, min(seen, key=lambda part: part["effect"]), None
+        chosen = max(tested, key=lambda part: part["p"]) if holds == "every" else hit
+        p = chosen["p"] if holds == "every" else chosen["p_holm"]
+        if len(tested) == len(parts):
+            worst = max(_by_group(parts, whole))
+            if worst <= alpha:
+                verdict, p = yes, worst
+        elif holds == "every":
+            p = None
     short = [part["label"] for part in parts if part["n"] < MIN_REPLICATES]
     if short:
         listed = "; ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
-        note = f"{note}; fewer than {MIN_REPLICATES} {replicate} for: {listed}".removeprefix("; ")
-    return Verdict(
-        verdict=verdict, effect=chosen["effect"], p=p, n=chosen["n"], margin=chosen["margin"], note=note,
-        interval=chosen["interval"] if chosen["n"] > 1 else None, level=chosen["level"], decided_by=chosen["label"],
-        detectable=chosen["detectable"] if chosen["n"] > 1 else None, **common,
-    )  # fmt: skip
+        note = f"{note}; fewer than {MIN_REPLICATES} {replicate}s for: {listed}".removeprefix("; ")
+    return Verdict(verdict=verdict, effect=chosen["effect"], p=p, n=chosen["n"], margin=chosen["margin"], note=note,
+                   interval=chosen["interval"] if chosen["n"] > 1 else None, level=chosen["level"],
+                   detectable=chosen["detectable"] if chosen["n"] > 1 else None, decided_by=chosen["label"], **common)
 
 
-def _test_words(parts: list[dict], alpha: float, replicate: str) -> str:
-    kinds = {part["kind"] for part in parts}
-    words = []
+def _by_group(parts: list[dict], name: str) -> list[float]:
+    """A p value per group of parts: the smallest, times the number of parts; of a part without a group its own."""
+    groups: dict[object, list[float]] = {}
+    for number, part in enumerate(parts):
+        groups.setdefault(part.get("group", f"part {number}"), []).append(part[name])
+    return [min(found) * len(found) for found in groups.values()]
+
+
+def _test_words(parts: list[dict], alpha: float, replicates: str, holds: str) -> str:
+    def margins(kind: str) -> list[str]:
+        return [f"{margin:g}" for margin in sorted({part["margin"] for part in parts if part["kind"] == kind})]
+
+    kinds, words = {part["kind"] for part in parts}, []
     if "superiority" in kinds:
-        words.append(f"one-sided paired t-test over {replicate}")
+        words.append(f"one-sided paired t-test over {replicates}")
     if "equivalence" in kinds:
-        margins = sorted({part["margin"] for part in parts if part["kind"] == "equivalence"})
-        words.append("two one-sided t-tests within ±" + " or ±".join(f"{margin:g}" for margin in margins))
+        words.append("two one-sided t-tests within ±" + " or ±".join(margins("equivalence")))
     if "non-inferiority" in kinds:
-        margins = sorted({part["margin"] for part in parts if part["kind"] == "non-inferiority"})
-        words.append("one-sided t-test above -" + " or -".join(f"{margin:g}" for margin in margins))
+        words.append("one-sided t-test above -" + " or -".join(margins("non-inferiority")))
     if not words:
         return ""
-    many = f" in each of {len(parts)} settings, all must pass" if len(parts) > 1 else ""
-    return f"{' and '.join(words)}{many} (alpha {alpha:g}; contradiction Holm-corrected)"
+    rule = "all must pass" if holds == "every" else "one must pass"
+    many = f" in each of {len(parts)} settings, {rule}" if len(parts) > 1 else ""
+    end = "contradiction Holm-corrected" if holds == "every" else "Holm-corrected; contradicted if all go the other way"
+    return f"{' and '.join(words)}{many} (alpha {alpha:g}; {end})"
+
+
+def universal(claim: str, members: Sequence[Member], *, alpha: float = 0.05, replicate: str = "replicates",
+              **options) -> Verdict:
+    """`judge` for a claim about every one of some members that were not examined yet."""
+    return judge(claim, [examine(member, alpha) for member in members], alpha=alpha, replicate=replicate.removesuffix("s"),
+                 unit=options.pop("unit", ""), **options)

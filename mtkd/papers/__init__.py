@@ -1,19 +1,10 @@
-"""The five papers as data (claims, exhibits, printed numbers) and the shape every paper's exhibits come in.
+"""Papers as data (claims, exhibits, printed numbers) and the shape every paper's exhibits come in.
 
-Each paper has `<paper>.yaml` here. A paper that works also has a module `mtkd.papers.<paper>` with
-
-    EXHIBITS: dict[str, Callable[[list[dict]], Exhibit]]     one function per exhibit id, from records
-    claims(records, ...) -> list[Verdict]                    one verdict per claim and tier
-    EXTRAS, summary                                          optional: further exhibits; the README's table
-
-and nothing else in the kit knows a paper by name.
+Each paper has `<paper>.yaml` here (`mtkd.evidence.paper` says what may stand in it) and a module `mtkd.papers.<paper>` with
+the few functions that data cannot say and PAPER, which puts both together; nothing else in the kit knows a paper by name.
 """
 
-import base64
 import importlib
-import importlib.util
-import io
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -23,8 +14,13 @@ import pandas as pd
 import yaml
 
 from mtkd.errors import KitError
+from mtkd.evidence.exhibits import Exhibit
+from mtkd.evidence.floor_table import Floors
+from mtkd.evidence.paper import Paper
 
-PAPERS = ("seed_ensemble", "mt_bert", "rl_kd", "tmkd", "domain_expertise")
+FIVE = ("seed_ensemble", "mt_bert", "rl_kd", "tmkd", "domain_expertise")
+FOUND = {path.name.removesuffix(".yaml") for path in resources.files(__package__).iterdir() if path.name.endswith(".yaml")}
+PAPERS = (*FIVE, *sorted(FOUND - set(FIVE)))  # a paper of one's own is a YAML file and a module in this folder
 
 
 @dataclass(frozen=True)
@@ -65,69 +61,41 @@ class PaperData:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Exhibit:
-    """A regenerated table or figure: content is a DataFrame, a matplotlib Figure, or None where there is no run yet.
+@cache
+def raw(paper: str) -> dict:
+    """The data file of one paper as it stands; KitError where there is no such paper."""
+    if paper not in PAPERS:
+        raise KitError(f"There is no paper {paper!r}; the five are {', '.join(PAPERS)}.")
+    return yaml.safe_load(resources.files(__package__).joinpath(f"{paper}.yaml").read_text(encoding="utf-8"))
 
-    Displayed by a notebook as its title, its content (the figure as a PNG) and its caption.
-    """
 
-    id: str
-    title: str
-    caption: str
-    content: object = None
-
-    @property
-    def missing(self) -> bool:
-        return self.content is None
-
-    @property
-    def is_table(self) -> bool:
-        return isinstance(self.content, pd.DataFrame)
-
-    def png(self, dpi: int = 100) -> bytes:
-        """The figure as PNG bytes, without a time stamp, so that the same figure gives the same bytes."""
-        buffer = io.BytesIO()
-        self.content.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
-        return buffer.getvalue()
-
-    def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.png()).decode()
-
-    def _ipython_display_(self):
-        from IPython.display import Image, Markdown, display
-
-        display(Markdown(f"**{self.id}: {self.title}**"))
-        if self.is_table:
-            display(self.content)
-        elif not self.missing:
-            display(Image(data=self.png(), format="png"))
-        display(Markdown(self.caption))
+def read(paper: str, **functions) -> Paper:
+    """A paper's data file with the functions that stand beside it (see `evidence.paper.Paper`)."""
+    return Paper(paper, raw(paper), **functions)
 
 
 @cache
 def load(paper: str) -> PaperData:
-    """The data file of one paper; KitError where there is no such paper.
+    """What one paper claims and shows; KitError where there is no such paper.
 
     >>> load("seed_ensemble").claims[0].id
     'S1'
     """
-    if paper not in PAPERS:
-        raise KitError(f"There is no paper {paper!r}; the five are {', '.join(PAPERS)}.")
-    raw = yaml.safe_load(resources.files(__package__).joinpath(f"{paper}.yaml").read_text(encoding="utf-8"))
+    data = raw(paper)
+    claims = [Claim(name, paper, entry["says"], entry.get("kind", "superiority"), "working")
+              for name, entry in data["claims"].items()]
+    shown = [ExhibitEntry(f"{paper}.{name}", paper, entry["title"], entry.get("regenerates", ""), "working",
+                          entry.get("numbers", ""), entry.get("says", ""))
+             for name, entry in data["exhibits"].items() if not entry.get("extra")]
     return PaperData(
-        paper, raw["title"], raw["authors"],
-        tuple(Claim(paper=paper, **claim) for claim in raw["claims"]),
-        tuple(ExhibitEntry(paper=paper, **entry) for entry in raw["exhibits"]),
-        tuple(raw["published"]), tuple(raw["misprints"]), tuple(raw.get("notes", ())),
+        paper, data["title"], data["authors"], tuple(claims), tuple(shown), tuple(data["published"]),
+        tuple(data["misprints"]), tuple(data.get("notes", ())),
     )  # fmt: skip
 
 
 def module(paper: str) -> ModuleType | None:
-    """The paper's module, or None while the paper is only planned."""
-    if importlib.util.find_spec(f"{__package__}.{paper}") is None:
-        return None
-    return importlib.import_module(f"{__package__}.{paper}")
+    """The paper's module: PAPER, and claims, exhibit, rows_frame and summary of it. None where a record is of no paper."""
+    return importlib.import_module(f"{__package__}.{paper}") if paper in PAPERS else None
 
 
 def all_claims() -> list[Claim]:
@@ -148,14 +116,38 @@ def exhibit_entry(identifier: str) -> ExhibitEntry:
     raise KitError(f"There is no exhibit {identifier!r}; `mtkd exhibits` lists all of them.")
 
 
+def paper(name: str) -> Paper:
+    """A paper: its data file and the functions beside it."""
+    return module(name).PAPER
+
+
+def extras(name: str) -> list[str]:
+    """Ids of what the kit shows beside a paper's own exhibits: controls and the like."""
+    return paper(name).extras()
+
+
 def exhibit(identifier: str, records: list[dict]) -> Exhibit:
-    """Regenerate one exhibit from records; an `Exhibit` without content where the paper is planned or has no run."""
-    entry = exhibit_entry(identifier)
-    found = module(entry.paper)
-    make: Callable | None = found.EXHIBITS.get(identifier) if found else None
-    if make is None:
-        return Exhibit(identifier, entry.in_paper, "planned: not part of the kit yet")
-    return make(records)
+    """Regenerate one exhibit, or extra, from records; an `Exhibit` without content where there is no run."""
+    name, _, short = identifier.partition(".")
+    if name not in PAPERS or short not in raw(name)["exhibits"]:
+        raise KitError(f"There is no exhibit {identifier!r}; `mtkd exhibits` lists all of them.")
+    return paper(name).exhibit(short, records)
+
+
+def _floors(records: list[dict]) -> list[Floors]:
+    """Of each paper that there are records of, what its models must beat; a notebook of one's own may be no paper's."""
+    return [Floors(paper(name), records) for name in dict.fromkeys(record["paper"] for record in records) if name in PAPERS]
+
+
+def floor_table(records: list[dict]) -> pd.DataFrame:
+    """One line per paper, tier and task: see `evidence.floor_table.Floors.table`."""
+    tables = [found for floors in _floors(records) if len(found := floors.table())]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["paper", "tier", "task"])
+
+
+def floor_sentences(records: list[dict]) -> list[str]:
+    """What came out, in three sentences per paper, tier and task."""
+    return [words for floors in _floors(records) for words in floors.sentences()]
 
 
 def published_value(paper: str, table: str, row: str, column: str) -> float | None:

@@ -1,214 +1,194 @@
-"""The thesis's seven claims, tested over repeats: independently seeded teachers and students, one difference per repeat.
+"""What domain_expertise.yaml cannot say: recall per class and its differences as rows, and words for verdicts and captions.
+
+"Per-class accuracy" in the thesis is recall: of the samples of a class, the share that the model finds. For one student
+and one teacher there are as many differences as classes, in points; their median is what Tables 5.3 to 5.9 report.
+Worked example, EMOTION in Table 5.2, our approach against BERT:
+
+    class         Sadness    Joy   Love  Anger   Fear  Surprise
+    student          97.4   95.4   84.3   94.9   84.9      71.2
+    teacher          96.7   95.6   79.8   94.1   84.3      71.2
+    difference       +0.7   -0.2   +4.5   +0.8   +0.6       0.0      median (0.6 + 0.7) / 2 = +0.65, as printed
 
 All differences and margins are in points, that is, the score (or recall, or F1) times 100.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from functools import partial
+
 import pandas as pd
 
-from mtkd import papers
-from mtkd.evidence.frames import data_note, differences, in_order, is_stand_in, margin_points
-from mtkd.evidence.verdicts import Member, Verdict, universal
-from mtkd.papers import Exhibit
-from mtkd.papers.domain_expertise_figures import BAR_FIGURES
-from mtkd.papers.domain_expertise_scores import (
-    CLASSES,
-    LAYOUT,
-    METHODS,
-    PAPER,
-    PER_CLASS,
-    SPAN,
-    class_differences,
-    data_set,
-    for_data_set,
-    leak_note,
-    medians,
-    of_thesis,
-    plain_students,
-    rows_frame,
-)
-from mtkd.papers.domain_expertise_sizes import table4_1, table4_2
-from mtkd.papers.domain_expertise_span import table5_10, table5_11
-from mtkd.papers.domain_expertise_summary import choices, controls, summary, training_sizes
+from mtkd.evidence.verdicts import Verdict
+from mtkd.papers import domain_expertise_sizes as sizes
+from mtkd.papers import domain_expertise_tables as tables
+from mtkd.papers import read
 from mtkd.papers.domain_expertise_tables import (
-    MEDIAN_TABLES,
-    PER_CLASS_TABLES,
-    any_class_table,
-    any_median_table,
-    table5_1,
+    CLASSES,
+    CONTROLS,
+    DATA_SETS,
+    FINE_TUNED,
+    METHODS,
+    PER_CLASS,
+    ROLES,
+    SPAN,
+    STUDENTS,
+    for_data_set,
+    of_thesis,
+    roles,
+    source,
 )
 
-EXHIBITS: dict[str, Callable] = {
-    f"{PAPER}.table4_1": table4_1, f"{PAPER}.table4_2": table4_2, f"{PAPER}.table5_1": table5_1, **PER_CLASS_TABLES,
-    **MEDIAN_TABLES, f"{PAPER}.table5_10": table5_10, f"{PAPER}.table5_11": table5_11, **BAR_FIGURES,
-}  # fmt: skip
-EXTRAS: dict[str, Callable] = {
-    f"{PAPER}.per_class": any_class_table, f"{PAPER}.medians": any_median_table, f"{PAPER}.controls": controls,
-    f"{PAPER}.choices": choices,
-}  # fmt: skip
-__all__ = ["EXHIBITS", "EXTRAS", "claims", "exhibit", "rows_frame", "summary", "training_sizes"]
 
-UNIT = "points"
-RIVALS = ("average", "random")
+def label(row: pd.Series) -> str:
+    """What tables and settings call a row's model."""
+    if row["kind"] in ("teacher", "finetuned", "ensemble"):
+        return row["model"]
+    if row["kind"] in ("control", "undistilled"):
+        return CONTROLS.get(row["variant"], row["variant"] or "student fine-tuned only")
+    return METHODS.get(row["method"], row["method"]) + (f", {row['variant']}" if row["variant"] else "")
 
 
-def exhibit(identifier: str, records: list[dict]) -> Exhibit:
-    """One exhibit of this paper by id: "domain_expertise.table5_1", or just "table5_1" or "controls"."""
-    full = identifier if identifier.startswith(PAPER) else f"{PAPER}.{identifier}"
-    return EXTRAS[full](records) if full in EXTRAS else papers.exhibit(full, records)
+# --- rows that no run wrote -------------------------------------------------------------------------------------------
 
 
-def median_members(frame: pd.DataFrame) -> list[Member]:
-    """Settings of D1: median per-class difference of the expertise student minus the rival's, per task, rival, teacher."""
-    found = medians(frame[frame["kind"].eq("teacher") | frame.index.isin(plain_students(frame).index)])
-    members = []
-    for (task, teacher), rows in found.groupby(["task", "teacher"], sort=True):
-        ours = rows[rows["method"] == "expertise"]
-        for rival in RIVALS:
-            theirs = rows[rows["method"] == rival]
-            if len(ours) and len(theirs):
-                difference = differences(ours, theirs, "repeat", "median") / 100  # the medians are in points already
-                members.append(Member(f"{task}: against {METHODS[rival]}, from {teacher}", difference))
-    return members
+def derived(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with more columns, and rows of the arms "recalls", "differences", "medians" and "spreads".
 
-
-def every_class_members(frame: pd.DataFrame) -> list[Member]:
-    """Settings of D2: the expertise student minus a teacher on a class, for every teacher and class of MIND (or stand-in)."""
-    frame = for_data_set(frame, "MIND")
-    students = plain_students(frame)
-    found = class_differences(frame, students[students["method"] == "expertise"])
-    return [Member(f"{task}: {name}, against {teacher}", rows.groupby("repeat")["difference"].mean().to_numpy())
-            for (task, teacher, name), rows in found.groupby(["task", "teacher", "class"], sort=False)]
-
-
-def spread_members(frame: pd.DataFrame) -> list[Member]:
-    """Settings of D3: spread over classes of the averaged-logits student minus the expertise student's, per teacher.
-
-    Spread: the sample standard deviation over classes of the per-class differences from that teacher, in points.
+    thesis: whether the claims speak of the task; last: a teacher that stands last in its run; who, begun: a student in words;
+    column: where a table has the model (a role, a student, FINE_TUNED), for a difference that of its teacher; source.
     """
-    found = medians(frame[frame["kind"].eq("teacher") | frame.index.isin(plain_students(frame).index)])
-    members = []
-    for (task, teacher), rows in found.groupby(["task", "teacher"], sort=True):
-        pair = [rows[rows["method"] == method] for method in ("average", "expertise")]
-        if all(map(len, pair)):
-            difference = differences(*pair, "repeat", "spread") / 100
-            members.append(Member(f"{task}: spread of differences from {teacher}", difference))
-    return members
+    frame = frame.assign(column=columns(frame), begun="", who="")
+    student = frame["kind"].isin(["student", "undistilled", "control"])
+    tuned = frame["start"].eq("tuned")
+    frame.loc[student, "begun"] = ("fine-tuned" + tuned.map({True: " after a related task", False: ""}))[student]
+    frame.loc[student, "who"] = (frame["method"].map(METHODS) + tuned.map({True: ", tuned", False: ""}))[student]
+    own = ["tier", "task", "kind", "method", "variant", "repeat", "model", "metric", "setting", "fit_split"]
+    keys = [*own, "position", "column"]
+    of_class = [name for name in frame if name.startswith("recalls ")]
+    recalls = frame[frame["arm"] == CLASSES][[*keys, *of_class]].melt(keys, of_class, "class", "score")
+    recalls = recalls.dropna(subset="score").assign(arm="recalls")
+    recalls["class"] = recalls["class"].str.removeprefix("recalls ")
+    on = ["tier", "task", "setting", "repeat", "class"]
+    taught = recalls[recalls["kind"] == "teacher"][[*on, "model", "column", "score"]]
+    mine = recalls[recalls["kind"].isin(["student", "undistilled", "control"])].drop(columns=["column", "position"])
+    both = mine.merge(taught.rename(columns={"model": "teacher", "score": "theirs"}), on=on)
+    both = both.assign(score=(both["score"] - both.pop("theirs")).astype(float), arm="differences")
+    by = both.groupby([*own, "teacher", "column"], dropna=False)["score"]
+    found = pd.concat([frame, recalls, both, by.median().reset_index().assign(arm="medians"),
+                       by.std().reset_index().assign(arm="spreads")], ignore_index=True)
+    last = found.groupby(["tier", "task", "arm"])["position"].transform("max")
+    texts = {name: found[name].fillna("") for name in ("variant", "column", "who", "begun")}
+    return found.assign(**texts, thesis=found["task"].map(of_thesis).astype(bool), last=found["position"].eq(last),
+                        source=[source(*where) for where in zip(found["tier"], found["task"])])
 
 
-def temperature_members(frame: pd.DataFrame, margin: float) -> list[Member]:
-    """Settings of D4: score at another temperature minus the run's own, same method and repeat; a difference on either
-    side beyond the margin contradicts the claim."""
-    students, members = frame[frame["kind"] == "student"], []
-    other = students[students["variant"].str.startswith("temperature")]
-    for (task, metric, method, variant), rows in other.groupby(["task", "metric", "method", "variant"], sort=True):
-        same = plain_students(students)
-        same = same[(same["task"] == task) & (same["method"] == method)]
-        low = float(same["temperature"].iloc[0]) if len(same) else np.nan
-        label = f"{task}: {METHODS[method]}, {variant} minus {low:g}"
-        members.append(Member(label, differences(rows, same, "repeat"), margin_points(metric, margin), "both"))
-    return members
+def columns(frame: pd.DataFrame) -> pd.Series:
+    """Which column of a table a row goes to: teachers by role, plain students by method; "" for none."""
+    found = pd.Series("", index=frame.index)
+    for _, rows in frame[frame["arm"] == CLASSES].groupby(["tier", "task", "setting"]):
+        teachers = rows[rows["kind"] == "teacher"].sort_values("position", kind="stable")
+        cast = {name: role for role, name in roles(list(dict.fromkeys(teachers["model"]))).items()}
+        found[teachers.index] = teachers["model"].map(cast)
+        for at, name in rows[rows["kind"] == "finetuned"]["model"].items():  # DeBERTa on Twitter-Sentiment
+            (role,) = roles([name])
+            found[at] = role if role in ROLES and role not in cast.values() else ""
+    plain = (frame["kind"] == "student") & (frame["variant"] == "")
+    found[plain] = frame["method"].map(STUDENTS)[plain].fillna("")
+    return found.mask(frame["kind"] == "undistilled", FINE_TUNED)
 
 
-def loss_members(span: pd.DataFrame, margin: float) -> list[Member]:
-    """Settings of D5: plain loss minus CA-MKD, per student; not worse by the margin is what "at least as good" asks."""
-    members = []
-    for (task, metric, start), rows in plain_students(span).groupby(["task", "metric", "start"], sort=True):
-        pair = [rows[rows["method"] == method] for method in ("average", "camkd")]
-        if all(map(len, pair)):
-            members.append(Member(f"{task}: {start} student", differences(*pair, "repeat"), margin_points(metric, margin),
-                                  or_better=True))
-    return members
+def mind(ours: dict, theirs: dict, rows: pd.DataFrame) -> bool:
+    """D2 is about MIND, or the stand-in where MIND was not run."""
+    return ours["task"] in set(for_data_set(rows, "MIND")["task"])
 
 
-def tuned_members(span: pd.DataFrame) -> list[Member]:
-    """Settings of D6: the student that was tuned on a related task before minus the plain one, per loss."""
-    members = []
-    for (task, method), rows in plain_students(span).groupby(["task", "method"], sort=True):
-        pair = [rows[rows["start"] == start] for start in ("tuned", "plain")]
-        if method in ("average", "camkd") and all(map(len, pair)):
-            members.append(Member(f"{task}: {METHODS[method]}", differences(*pair, "repeat")))
-    return members
+# --- words ------------------------------------------------------------------------------------------------------------
 
 
-def clinical_members(span: pd.DataFrame, margin: float) -> list[Member]:
-    """Settings of D7: the tuned student (average logits) minus the clinical teacher, the last one of the run's list."""
-    members, students = [], plain_students(span)
-    for (task, metric), rows in span.groupby(["task", "metric"], sort=True):
-        mine = students[(students["task"] == task) & (students["start"] == "tuned") & (students["method"] == "average")]
-        teachers = rows[rows["kind"] == "teacher"]
-        last = teachers[teachers["position"] == teachers["position"].max()]
-        if len(mine) and len(last):
-            members.append(Member(f"{task}: against {last['model'].iloc[0]}", differences(mine, last, "repeat"),
-                                  margin_points(metric, margin)))
-    return members
+def leak(rows: pd.DataFrame) -> str:
+    """A warning for a caption or a verdict where the run's own rule found its experts on the test split; else nothing."""
+    own = rows["fit_split"].eq("test") & rows["variant"].eq("") & rows["method"].isin(["expertise", "mixture"])
+    tiers = ", ".join(sorted(set(rows["tier"][own])))
+    return f"experts found on the test split that is reported, as in the thesis: a leak ({tiers} tier)" if tiers else ""
+
+
+def about(rows: pd.DataFrame, records: list[dict]) -> str:
+    """What a caption says besides: a leak, and who stands where the thesis has its teachers."""
+    if "kind" not in rows:
+        return ""
+    found, parts = leak(rows), []
+    names = rows["teacher"].fillna(rows["model"]) if "teacher" in rows else rows["model"]
+    cast = rows.assign(stands=names)[rows["column"].isin(ROLES)]
+    for (tier, task), group in cast.groupby(["tier", "task"], sort=True):
+        who = dict(zip(group["column"], group["stands"]))
+        parts.append(f"{tier} tier, {task}: " + ", ".join(f"{role} = {who[role]}" for role in ROLES if role in who))
+    words = [f"{found[0].upper()}{found[1:]}." if found else "", f"Teachers by role ({'; '.join(parts)})." if parts else ""]
+    return " ".join(filter(None, words))
+
+
+def data_sets(rows: pd.DataFrame, parts: list[dict]) -> str:
+    """D1: on how many of the thesis's data sets it was tested, and a leak."""
+    tested = {part["label"].split(": ")[0] for part in parts} & {task for task, name in DATA_SETS.items() if name in PER_CLASS}
+    return "; ".join(filter(None, [f"{len(tested)} of the thesis's 4 data sets" if tested else "", leak(rows)]))
+
+
+def depths(rows: pd.DataFrame) -> dict[str, float]:
+    """Layers of the span task's plain and tuned student."""
+    students = rows[(rows["arm"] == SPAN) & (rows["kind"] == "student") & (rows["variant"] == "") & rows["thesis"]]
+    return students.groupby("start")["layers"].first().dropna().to_dict()
+
+
+def same_size(rows: pd.DataFrame, parts: list[dict]) -> str:
+    """D6: whether the two students differ in more than their start: the thesis's are BERT-base and DistilBERT."""
+    plain, tuned = (depths(rows).get(start) for start in ("plain", "tuned"))
+    differ = plain and tuned and plain != tuned
+    return f"the students differ in depth too: {plain:.0f} layers plain, {tuned:.0f} tuned" if differ else ""
+
+
+def depth(rows: pd.DataFrame, parts: list[dict]) -> str:
+    layers = depths(rows).get("tuned")
+    return f"student of {layers:.0f} layer{'s' if layers > 1 else ''}" if layers else ""
+
+
+def leaky(rows: pd.DataFrame, parts: list[dict]) -> str:
+    return leak(rows)
+
+
+def training_sizes(records: list[dict]) -> str:
+    """How much data the students of a paper's records were made with, in words: samples of each task's training split.
+
+    >>> training_sizes([{"paper": "domain_expertise", "tier": "demo", "data": [
+    ...     {"task": "pydocs/topic", "split": "train", "samples": 900}]}])
+    'demo tier: pydocs/topic (900 training samples)'
+    """
+    rows = [row | {"tier": record.get("tier", "")} for record in records if record.get("paper") == PAPER.name
+            for row in record.get("data", []) if row["split"] == "train"]
+    tiers = pd.DataFrame(rows, columns=["tier", "task", "samples"]).groupby("tier")
+    return "; ".join(f"{tier} tier: " + ", ".join(f"{task} ({' or '.join(map(str, sorted(set(sizes))))} training samples)"
+                                                   for task, sizes in own.groupby("task")["samples"]) for tier, own in tiers)
 
 
 def claims(records: list[dict], margin: float = 0.01, alpha: float = 0.05) -> list[Verdict]:
-    """Verdicts on D1 to D7, per tier. `margin` is in units of the score (0.01 = one point).
-
-    D1: median per-class difference from each teacher, expertise against averaged logits and against random. D2: every
-    class and teacher. D3: spread over classes. D4: other temperature within the margin. D5: plain loss not worse than
-    CA-MKD by the margin. D6: tuned start better. D7: tuned student within the margin of the clinical teacher. Rules:
-    `verdicts.universal`. The claims are about the thesis's data sets and their stand-ins; runs on data of one's own take no
-    part. A claim that no tier has data for is "not tested"; a tier without data for it is left out.
-    """
-    everything = rows_frame(records)
-    frame = everything[everything["task"].map(of_thesis).astype(bool)]
-    found = in_order(PAPER, [verdict for tier, rows in frame.groupby("tier", sort=True)
-                             for verdict in _tier_claims(rows, tier, margin, alpha, records)])
-    own = sorted(set(everything["task"]) - set(frame["task"]))
-    if own and frame.empty:
-        note = f"the claims are about the thesis's data sets and say nothing of {', '.join(own)}"
-        found = [replace(verdict, note=note) for verdict in found]
+    """The verdicts on D1 to D7 (see `Paper.claims`). They are about the thesis's data sets and their stand-ins; runs on data of
+    one's own take no part, and where there is nothing else the note says so."""
+    found, tasks = PAPER.claims(records, margin, alpha), set(frame(records)["task"])
+    if tasks and not any(map(of_thesis, tasks)):
+        note = f"the claims are about the thesis's data sets and say nothing of {', '.join(sorted(tasks))}"
+        return [replace(verdict, note=note) for verdict in found]
     return found
 
 
-def _tier_claims(frame: pd.DataFrame, tier: str, margin: float, alpha: float, records: list[dict]) -> list[Verdict]:
-    """The verdicts of one tier. A note speaks of the rows that a claim's differences are between, on tasks that have any."""
-    classes, span, students = (frame[frame["arm"] == CLASSES], frame[frame["arm"] == SPAN], plain_students(frame))
-    ours = students[students["method"] == "expertise"]
-    losses = students[students["method"].isin(["average", "camkd"])]
-    clinical = students[(students["method"] == "average") & (students["start"] == "tuned")]
-    warm = frame[(frame["kind"] == "student") & frame["variant"].str.startswith("temperature")]
-    plan = [
-        ("D1", median_members, classes, ours, _data_sets_note),
-        ("D2", every_class_members, for_data_set(frame, "MIND"), ours, None),
-        ("D3", spread_members, classes, ours, lambda rows: "spread: standard deviation over classes"),
-        ("D4", lambda rows: temperature_members(rows, margin), frame, warm, None),
-        ("D5", lambda rows: loss_members(rows, margin), span, losses[losses["method"] == "camkd"], None),
-        ("D6", tuned_members, span, losses, _same_size_note),
-        ("D7", lambda rows: clinical_members(rows, margin), span, clinical, _depth_note),
-    ]  # fmt: skip
-    verdicts = []
-    for name, make, rows, used, more in plan:
-        if members := make(rows):
-            tested = [task for task, own in rows.groupby("task") if make(own)]
-            used = used[used["task"].isin(tested)]
-            parts = (data_note(LAYOUT, used), more(used) if more else "", leak_note(used, records))
-            note = "; ".join(words for words in parts if words)
-            verdicts.append(universal(name, members, alpha=alpha, tier=tier, unit=UNIT, replicate="repeats", note=note))
-    return verdicts
+PAPER = read("domain_expertise", label=label, derive=derived, pairs={"mind": mind}, about=about,
+             notes={"D1": data_sets, "D2": leaky, "D3": leaky, "D4": leaky, "D6": same_size, "D7": depth},
+             draws=tables.DRAWS | sizes.DRAWS)
 
 
-def _data_sets_note(frame: pd.DataFrame) -> str:
-    own = {data_set(task) for task in frame["task"] if not is_stand_in(task)} & set(PER_CLASS)
-    return f"{len(own)} of the thesis's 4 data sets" if own else ""
+def shows(draw: str, data_set: str) -> list[str]:
+    """Names of the exhibits that show one of the thesis's data sets (with "": any task) in a way such as "per_class"."""
+    exhibits = PAPER.data["exhibits"].items()
+    return [name for name, entry in exhibits if entry["draw"] == draw and entry.get("data_set", "") == data_set]
 
 
-def _same_size_note(span: pd.DataFrame) -> str:
-    """Whether the two students differ in more than their start: the thesis's are BERT-base and DistilBERT."""
-    sizes = plain_students(span).groupby("start")["layers"].first()
-    if {"plain", "tuned"} <= set(sizes.index) and sizes["plain"] != sizes["tuned"]:
-        return f"the students differ in depth too: {sizes['plain']:.0f} layers plain, {sizes['tuned']:.0f} tuned"
-    return ""
-
-
-def _depth_note(span: pd.DataFrame) -> str:
-    students = plain_students(span)
-    layers = students[students["start"] == "tuned"]["layers"].dropna()
-    depth = int(layers.iloc[0]) if len(layers) else 0
-    return f"student of {depth} layer{'s' if depth > 1 else ''}" if depth else ""
+exhibit, frame, summary = PAPER.exhibit, PAPER.frame, PAPER.summary
+published_differences = partial(tables.published_differences, PAPER)

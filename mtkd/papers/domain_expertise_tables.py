@@ -1,224 +1,245 @@
-"""The thesis's tables, drawn from records: its numbers and ours in the same columns, one line each.
+"""The thesis's tables and figures that follow from recall per class, its numbers beside ours; and the names that they print.
 
-Columns are roles: the teacher that stands where the thesis has BERT (RoBERTa, DeBERTa), and the three students. The
-caption says who that was. Where there is no run on a data set, its exhibit shows the stand-in's, named as such.
+Columns are roles: the teacher that stands where the thesis has BERT (RoBERTa, DeBERTa), and the three students. Where there is
+no run on a data set, its exhibit shows the stand-in's, named as such.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from mtkd.evidence import frames
-from mtkd.papers import Exhibit, published_value
-from mtkd.papers.domain_expertise_scores import (
-    CLASSES,
-    PAPER,
-    PER_CLASS,
-    PRINTED,
-    ROLES,
-    STUDENTS,
-    class_of,
-    data_set,
-    for_data_set,
-    leak_note,
-    medians,
-    per_class,
-    plain_class,
-    plain_students,
-    printed_classes,
-    roles,
-    rows_frame,
-    scores,
-    signed,
-    source,
-)
+from mtkd.evidence.frame import is_stand_in, points
+from mtkd.evidence.paper import Paper
 
-THESIS = "thesis"
-FINE_TUNED = "fine-tuned only"
+CLASSES, SPAN, THESIS, FINE_TUNED = "classes", "span", "thesis", "fine-tuned only"
+STUDENTS = {"expertise": "our approach", "average": "average logits", "random": "baseline (random)"}  # the thesis's three
+METHODS = STUDENTS | {"camkd": "CA-MKD", "mixture": "mixture per class", "average+teacher": "average, teacher loss added"}
+CONTROLS = {"plain_ce": "plain CE, same compute", "shuffled_teacher": "shuffled teachers",
+            "uniform_teacher": "uniform teachers"}
+DATA_SETS = {"mind/balanced": "MIND", "emotion": "EMOTION", "tweet_eval/emotion": "Twitter-Emotion",
+             "tweet_eval/sentiment": "Twitter-Sentiment", "nbme": "NBME"}
+PER_CLASS = {"EMOTION": "table5_2", "MIND": "table5_4", "Twitter-Emotion": "table5_6", "Twitter-Sentiment": "table5_8"}
+ROLES = ("BERT", "RoBERTa", "DeBERTa")  # the thesis's teachers, in the order of its tables
+PRINTED = {"BERT": "BERT-base-uncased-12", "RoBERTa": "RoBERTa-base-12", "DeBERTa": "DeBERTa-base-12",
+           "our approach": "Our Approach", "average logits": "Average Logits", "baseline (random)": "Baseline"}
+# Which class a printed label of Table 5.6 must be, by the number of test samples (see the misprints in the data file).
+RELABELLED = {"Sadness": "anger", "Joy": "joy", "Anger": "optimism", "Optimism": "sadness"}
 
 
-def missing(identifier: str) -> Exhibit:
-    return frames.missing(identifier)
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
-def made(identifier: str, frame: pd.DataFrame, records: list[dict], content, words: str, name: str | None = None) -> Exhibit:
-    """An exhibit whose caption also says who stood where the thesis has its teachers, how often, and on what."""
-    counts = frame.groupby(["tier", "arm"])["repeat"].nunique()
-    repeats = "Repeats: " + ", ".join(f"{n} ({tier} tier)" for (tier, _), n in counts.items()) + "."
-    if name and not (frame["task"].map(data_set) == name).any():
-        repeats += f" No run on {name} here."
-    if leak := leak_note(frame[frame["variant"] == ""], records):
-        repeats += f" {leak[0].upper()}{leak[1:]}."
-    return frames.made(identifier, frame, records, content, f"{words} {casting(frame)}".strip(), repeats)
+def of_thesis(task: str) -> bool:
+    """Whether the thesis's claims speak of a task: its own data sets, and the kit's stand-ins for them.
 
-
-def casting(frame: pd.DataFrame) -> str:
-    """Who plays whom: "demo tier, pydocs/topic: BERT = scratch-2x64, ..."; empty where there are no class tables."""
-    parts = []
-    teachers = frame[(frame["kind"] == "teacher") & (frame["arm"] == CLASSES)]
-    for (tier, task), rows in teachers.groupby(["tier", "task"], sort=True):
-        found = roles(teacher_names(rows))
-        parts.append(f"{tier} tier, {task}: " + ", ".join(f"{role} = {name}" for role, name in found.items() if role != name))
-    return f"Teachers by role ({'; '.join(parts)})." if parts else ""
-
-
-def teacher_names(rows: pd.DataFrame) -> list[str]:
-    """Teachers in the order in which the run was given them."""
-    teachers = rows[rows["kind"] == "teacher"].sort_values("position", kind="stable")
-    return list(dict.fromkeys(teachers["model"]))
-
-
-def by_role(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of one tier and task by the column that they go to: teachers by role, students by method."""
-    columns = {role: rows[(rows["kind"] == "teacher") & (rows["model"] == name)]
-               for role, name in roles(teacher_names(rows)).items()}
-    for role in ROLES:  # a model that was fine-tuned beside the teachers: DeBERTa on Twitter-Sentiment
-        beside = rows[rows["kind"] == "finetuned"]
-        if role not in columns and len(beside):
-            columns[role] = beside[[roles([name]).keys() == {role} for name in beside["model"]]]
-    students = plain_students(rows)
-    columns |= {words: students[students["method"] == method] for method, words in STUDENTS.items()}
-    return columns | {FINE_TUNED: rows[rows["kind"] == "undistilled"]}
-
-
-def in_columns(table: list[dict]) -> pd.DataFrame:
-    """A table whose columns come in the thesis's order, with dashes for what is not there; columns without any cell go."""
-    frame = pd.DataFrame(table)
-    order = [*ROLES, *STUDENTS.values(), FINE_TUNED]
-    extra = [c for c in frame.columns if c not in order]
-    labels = [c for c in extra if c in ("data set", "class", "student", "source", "printed as")]
-    kept = [*labels, *ROLES, *(c for c in extra if c not in labels), *STUDENTS.values(), FINE_TUNED]
-    return frame.reindex(columns=[c for c in kept if c in frame and frame[c].notna().any()]).fillna("-")
-
-
-def table5_1(records: list[dict]) -> Exhibit:
-    """Validation accuracy of teachers and students, one line per data set and source."""
-    frame = rows_frame(records)
-    frame = frame[frame["arm"] == CLASSES]
-    if frame.empty:
-        return missing(f"{PAPER}.table5_1")
-    table = _score_lines(frame[frame["task"].map(data_set).isna()], "-", "validation")
-    for name in PER_CLASS:
-        cells = {column: published_value(PAPER, "table5_1", name, PRINTED[key])
-                 for key, column in (*((r, r) for r in ROLES), *STUDENTS.items())}
-        mine = frame[frame["task"].map(data_set) == name]
-        table += _score_lines(mine, name, "validation")
-        table.append({"data set": name, "source": THESIS} | {c: f"{v:.1f}" for c, v in cells.items() if v is not None})
-    words = "Accuracy in per cent on validation, mean ± standard deviation over repeats; the thesis's of one run each. The "
-    words += f"thesis does not report the student before distillation ({FINE_TUNED})."
-    return made(f"{PAPER}.table5_1", frame, records, in_columns(table), words)
-
-
-def _score_lines(frame: pd.DataFrame, name: str, column: str) -> list[dict]:
-    return [{"data set": name, "source": source(tier, task)}
-            | {where: scores(rows, column) for where, rows in by_role(group).items() if len(rows)}
-            for (tier, task), group in frame.groupby(["tier", "task"], sort=True)]
-
-
-def class_table(frame: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
-    """Recall per class of teachers and students, ours above the thesis's where the classes are its own.
-
-    frame: rows of one data set (or of any task, without `name`).
+    >>> of_thesis("emotion"), of_thesis("pydocs/topic"), of_thesis("reviews.csv")
+    (True, True, False)
     """
-    table = []
-    for (tier, task), group in frame.groupby(["tier", "task"], sort=True):
-        cells: dict[str, dict] = {}
-        for where, rows in by_role(group).items():
-            for label, found in per_class(rows).groupby("class", sort=False):
-                cells.setdefault(label, {})[where] = scores(found, "recall")
-        table += [{"class": label, "source": source(tier, task)} | found for label, found in cells.items()]
-    if name:
-        ours = {plain_class(line["class"]): line["class"] for line in table}
-        for printed in printed_classes(name):
-            label = ours.get(class_of(name, printed))
-            line = {"class": label or printed, "source": THESIS, "printed as": printed if name == "Twitter-Emotion" else None}
-            for key, column in (*((r, r) for r in ROLES), *STUDENTS.items()):
-                value = published_value(PAPER, PER_CLASS[name], printed, PRINTED[key])
-                line[column] = None if value is None else f"{value:.1f}"
-            last = max((i for i, other in enumerate(table) if other["class"] == line["class"]), default=len(table) - 1)
-            table.insert(last + 1, line)
-    return in_columns(table)
+    return task in DATA_SETS or is_stand_in(task)
 
 
-def _per_class(name: str) -> Callable[[list[dict]], Exhibit]:
-    identifier = f"{PAPER}.{PER_CLASS[name]}"
+def source(tier: str, task: str) -> str:
+    """Where a line of a table comes from, in words.
 
-    def make(records: list[dict]) -> Exhibit:
-        frame = for_data_set(rows_frame(records), name)
-        if frame.empty:
-            return missing(identifier)
-        words = "Recall on test (the thesis calls it per-class accuracy), in per cent; mean ± standard deviation over repeats."
-        if name == "MIND":
-            words += " The thesis's caption says EMOTION; the rows are MIND's. DeBERTa is absent from it."
-        if name == "Twitter-Emotion":
-            words += " The thesis's rows stand at the class that their numbers allow, counted in samples: its labels, in "
-            words += "the column 'printed as', are exchanged (see the misprints)."
-        return made(identifier, frame, records, class_table(frame, name), words, name)
-
-    return make
+    >>> source("demo", "pydocs/topic"), source("small", "tweet_eval/emotion")
+    ('demo tier: pydocs/topic (stand-in)', 'small tier')
+    """
+    if task in DATA_SETS:
+        return f"{tier} tier"
+    return f"{tier} tier: {task}" + (" (stand-in)" if is_stand_in(task) else "")
 
 
-def median_table(frame: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
+def roles(names: list[str]) -> dict[str, str]:
+    """Which teacher stands where the thesis has BERT, RoBERTa, DeBERTa: by family, the rest by position, others as named.
+
+    >>> roles(["roberta-scratch-2x64", "scratch-2x64", "electra-scratch-2x64"])
+    {'BERT': 'scratch-2x64', 'RoBERTa': 'roberta-scratch-2x64', 'DeBERTa': 'electra-scratch-2x64'}
+    """
+    found, left = {}, []
+    for name in names:
+        low = name.lower()
+        role = next((r for r in ("DeBERTa", "RoBERTa") if r.lower() in low), None)
+        role = role or ("BERT" if "bert" in low or low.startswith("scratch") or "minilm" in low else None)
+        if role and role not in found:
+            found[role] = name
+        else:
+            left.append(name)
+    for role in ROLES:
+        if role not in found and left:
+            found[role] = left.pop(0)
+    return {role: found[role] for role in ROLES if role in found} | {name: name for name in left}
+
+
+def plain_class(name: str) -> str:
+    return "".join(c for c in name.lower().replace("&", "and") if c.isalnum())
+
+
+def class_of(data_set: str, printed: str) -> str:
+    """A printed class label in the form that `plain_class` gives to a task's own: where Table 5.6 has the labels of its
+    rows exchanged, the class that the row must be.
+
+    >>> class_of("MIND", "Food & Drink"), class_of("Twitter-Emotion", "Sadness")
+    ('foodanddrink', 'anger')
+    """
+    return plain_class(RELABELLED[printed] if data_set == "Twitter-Emotion" else printed)
+
+
+def with_printed(data_set: str, name: str) -> str:
+    """A task's class as the figures name it: with the label that Table 5.6 prints for it, where that is another one.
+
+    >>> with_printed("Twitter-Emotion", "optimism"), with_printed("Twitter-Emotion", "joy"), with_printed("MIND", "video")
+    ('optimism\\n(printed Anger)', 'joy', 'video')
+    """
+    printed = {plain_class(ours): label for label, ours in RELABELLED.items()}.get(plain_class(name), name)
+    same = data_set != "Twitter-Emotion" or plain_class(printed) == plain_class(name)
+    return name if same else f"{name}\n(printed {printed})"
+
+
+def for_data_set(rows: pd.DataFrame, name: str | None) -> pd.DataFrame:
+    """The rows on one of the thesis's data sets; where there is no run on it, those on the stand-ins (for NBME: on any span
+    task). All rows without a name."""
+    real = rows[rows["task"].map(DATA_SETS) == name]
+    if name is None or (name == "NBME" and real.empty):
+        return rows
+    return real if len(real) else rows[rows["task"].map(is_stand_in).astype(bool)]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def signed(values: pd.Series) -> str:
+    """Mean ± sample standard deviation of differences in points, with a sign.
+
+    >>> signed(pd.Series([0.005, 0.01]))
+    '+0.75 ± 0.35'
+    """
+    found = 100 * values.dropna().astype(float)
+    return f"{found.mean() + 0.0:+.2f}" + (f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else "")
+
+
+def in_columns(rows: pd.DataFrame, first: str, cell, printed: Iterable[dict], order: Iterable[str] = ()) -> pd.DataFrame:
+    """Our lines, one per value of the column `first` and source, and the thesis's (`printed`), side by side where `first` is
+    the same, in `order` where it has it; the thesis's columns in its order, dashes for what is not there. cell: a column's
+    values to words; a column without any cell goes."""
+    lines: dict[tuple, dict] = {}
+    rows = rows.sort_values(["tier", "task"], kind="stable")
+    for (name, where, column), group in rows.groupby([first, "source", "column"], sort=False):
+        lines.setdefault((name, where), {})[column] = cell(group)
+    table = pd.DataFrame([{first: name, "source": where} | line for (name, where), line in lines.items()] + list(printed))
+    place = {name: at for at, name in enumerate(dict.fromkeys([*order, *table[first]]))}
+    table = table.sort_values(first, key=lambda names: names.map(place), kind="stable")
+    known = [first, "source", "printed as", *ROLES]
+    last = [*STUDENTS.values(), FINE_TUNED]
+    wanted = [*known, *(c for c in table if c not in (*known, *last)), *last]
+    used = [c for c in wanted if c in table and table[c].notna().any()]
+    return table[used].fillna("-").reset_index(drop=True)
+
+
+def validation(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """Table 5.1: validation accuracy of teachers and students, one line per data set and source."""
+    printed = [{"data set": name, "source": THESIS} | {column: f"{value:.1f}" for column, row in PRINTED.items()
+               if (value := paper.printed("table5_1", name, row)) is not None} for name in PER_CLASS]
+    rows = rows.assign(**{"data set": rows["task"].map(DATA_SETS).fillna("-")})
+    return in_columns(rows, "data set", lambda group: points(group["validation"]), printed, ["-", *PER_CLASS])
+
+
+def per_class(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Recall per class of teachers and students, the thesis's where the classes are its own."""
+    name, printed = entry.get("data_set"), []
+    if (rows := for_data_set(rows, name)).empty:
+        return None
+    ours = {plain_class(one): one for one in rows["class"]}
+    for row in printed_classes(paper, name) if name else ():
+        line = {"class": ours.get(class_of(name, row), row), "source": THESIS}
+        line |= {"printed as": row} if name == "Twitter-Emotion" else {}
+        printed.append(line | {column: f"{value:.1f}" for column, label in PRINTED.items()
+                               if (value := paper.printed(PER_CLASS[name], row, label)) is not None})
+    return in_columns(rows, "class", lambda group: points(group["score"]), printed)
+
+
+def medians(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
     """Median over classes of student minus teacher, in points: a line per student and source, a column per teacher."""
-    table = []
-    found = medians(frame)
-    words = STUDENTS | {FINE_TUNED: FINE_TUNED}
-    for (tier, task), group in frame.groupby(["tier", "task"], sort=True):
-        here = found[(found["tier"] == tier) & (found["task"] == task) & (found["variant"] == "")]
-        here = here.assign(method=here["method"].where(here["kind"] == "student", FINE_TUNED))
-        here = here[here["kind"].isin(["student", "undistilled"])]
-        for method, words_ in words.items():
-            cells = {role: signed(here[(here["method"] == method) & (here["teacher"] == teacher)]["median"])
-                     for role, teacher in roles(teacher_names(group)).items()}
-            table.append({"student": words_, "source": source(tier, task)} | {r: c for r, c in cells.items() if c != "n/a"})
-    if name:
-        for method, words_ in STUDENTS.items():
-            table.append({"student": words_, "source": THESIS} | {
-                role: f"{value:+.2f}" for role in ROLES
-                if (value := published_value(PAPER, median_id(name), PRINTED[method], PRINTED[role])) is not None})
-        table.sort(key=lambda line: list(words.values()).index(line["student"]))
-    return in_columns(table)
+    name = entry.get("data_set")
+    rows = for_data_set(rows, name)
+    rows = rows[(rows["variant"] == "") & rows["kind"].isin(["student", "undistilled"])]
+    names = rows["method"].map(STUDENTS).where(rows["kind"] == "student", FINE_TUNED)
+    rows = rows.assign(student=names).dropna(subset="student")
+    if rows.empty:
+        return None
+    printed = [{"student": student, "source": THESIS}
+               | {role: f"{value:+.2f}" for role in ROLES
+                  if (value := paper.printed(entry["printed"], PRINTED[student], PRINTED[role])) is not None}
+               for student in STUDENTS.values()] if name else []
+    return in_columns(rows, "student", lambda group: signed(group["score"]), printed, [*STUDENTS.values(), FINE_TUNED])
 
 
-def median_id(name: str) -> str:
-    """The table of medians that follows a data set's per-class table: 5.3 after 5.2, and so on."""
-    head, _, last = PER_CLASS[name].rpartition("_")
-    return f"{head}_{int(last) + 1}"
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _medians(name: str) -> Callable[[list[dict]], Exhibit]:
-    identifier = f"{PAPER}.{median_id(name)}"
-
-    def make(records: list[dict]) -> Exhibit:
-        frame = for_data_set(rows_frame(records), name)
-        if frame.empty:
-            return missing(identifier)
-        words = "Points: recall of the student minus recall of the teacher (of the same repeat), median over classes, then "
-        words += "mean ± standard deviation over repeats. Above zero, the student is better on more than half of the classes."
-        return made(identifier, frame, records, median_table(frame, name), words, name)
-
-    return make
+def printed_classes(paper: Paper, data_set: str) -> list[str]:
+    """The classes of a data set as its per-class table prints them, in that order."""
+    return list(dict.fromkeys(n["row"] for n in paper.published if n["exhibit"] == PER_CLASS[data_set]))
 
 
-PER_CLASS_TABLES = {f"{PAPER}.{PER_CLASS[name]}": _per_class(name) for name in PER_CLASS}
-MEDIAN_TABLES = {f"{PAPER}.{median_id(name)}": _medians(name) for name in PER_CLASS}
+def published_differences(paper: Paper, data_set: str) -> pd.DataFrame:
+    """The thesis's own per-class differences (figures 5.1 to 5.8), computed from its table of that data set.
+
+    Columns role (BERT, RoBERTa, DeBERTa), method, class, difference in points.
+    """
+    table, rows = PER_CLASS[data_set], []
+    for name in printed_classes(paper, data_set):
+        for role in ROLES:
+            teacher = paper.printed(table, name, PRINTED[role])
+            for method, student in STUDENTS.items() if teacher is not None else ():
+                difference = round(paper.printed(table, name, PRINTED[student]) - teacher, 2)
+                rows.append({"role": role, "method": method, "class": name, "difference": difference})
+    return pd.DataFrame(rows)
 
 
-def any_class_table(records: list[dict]) -> Exhibit:
-    """Recall per class on every task of the records, the thesis's own or not."""
-    frame = rows_frame(records)
-    frame = frame[frame["arm"] == CLASSES]
-    if frame.empty:
-        return Exhibit(f"{PAPER}.per_class", "recall per class", "No run of this yet.")
-    words = "Recall on test in per cent, mean ± standard deviation over repeats."
-    return Exhibit(f"{PAPER}.per_class", "recall per class", f"{words} {casting(frame)}", class_table(frame))
+def differences(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> Figure | None:
+    """Figures 5.1 to 5.8: per class the difference of the three students from the teacher in a role, a panel per tier and task
+    and one of the thesis's numbers."""
+    name, role, panels = entry["data_set"], entry["role"], []
+    rows = for_data_set(rows, name)
+    rows = rows[(rows["column"] == role) & (rows["variant"] == "")]
+    rows = rows.assign(student=rows["method"].map(STUDENTS), difference=100 * rows["score"]).dropna(subset="student")
+    for (_, task, where), group in rows.groupby(["tier", "task", "source"], sort=True):
+        repeats = group["repeat"].nunique()
+        title = f"{where}{f': {task}' if task in DATA_SETS else ''}, difference from {group['teacher'].iloc[0]}, "
+        panels.append((title + f"{repeats} repeat{'s' if repeats > 1 else ''}",
+                       group.assign(**{"class": [with_printed(DATA_SETS.get(task, ""), one) for one in group["class"]]})))
+    if not panels:
+        return None
+    theirs = published_differences(paper, name)
+    theirs = theirs[theirs["role"] == role].assign(student=theirs["method"].map(STUDENTS))
+    if name == "Twitter-Emotion":
+        theirs["class"] = [with_printed(name, class_of(name, printed)) for printed in theirs["class"]]
+    return bars([*panels, (f"the thesis: {name}, difference from {role}", theirs)])
 
 
-def any_median_table(records: list[dict]) -> Exhibit:
-    """Medians of per-class differences on every task of the records."""
-    frame = rows_frame(records)
-    frame = frame[frame["arm"] == CLASSES]
-    if frame.empty:
-        return Exhibit(f"{PAPER}.medians", "medians of per-class differences", "No run of this yet.")
-    words = "Points: student minus teacher, median over classes, mean ± standard deviation over repeats."
-    return Exhibit(f"{PAPER}.medians", "medians of per-class differences", f"{words} {casting(frame)}", median_table(frame))
+def bars(panels: list[tuple[str, pd.DataFrame]]) -> Figure:
+    """One row of bars per panel (title, frame with class, student, difference): classes side by side, a bar per student, ± one
+    standard deviation over repeats."""
+    colours = dict(zip(STUDENTS.values(), sns.color_palette("colorblind", 3)))
+    widest = max(data["class"].nunique() for _, data in panels)
+    with sns.axes_style("whitegrid"):
+        figure = Figure(figsize=(max(6.4, 1.15 * widest + 1.5), 2.9 * len(panels) + 0.5), layout="constrained")
+        axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for axis, (title, data) in zip(axes, panels):
+        sns.barplot(data, x="class", y="difference", hue="student", hue_order=list(colours), palette=colours,
+                    order=list(dict.fromkeys(data["class"])), errorbar="sd", err_kws={"linewidth": 1.2, "color": "0.25"},
+                    capsize=0.15, legend=False, ax=axis)
+        axis.axhline(0, color="0.2", linewidth=1)
+        axis.set(xlabel="", ylabel="points above the teacher")
+        axis.set_title(title, fontsize=10)
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+DRAWS = {"validation": validation, "per_class": per_class, "medians": medians, "differences": differences}

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from mtkd.data.tasks import Split
 from mtkd.papers import Exhibit
-from mtkd.papers.mt_bert_run import Experiment
 from mtkd.papers.mt_bert_scores import TEACHERS, short_name
+from mtkd.papers.mt_bert_study import Experiment
 from mtkd.rules.selection import inverse_loss, teacher_losses
-from mtkd.study import is_finished
 from mtkd.tokens import align
 from mtkd.train import teachers
+from mtkd.train.answers import is_finished
 from mtkd.train.prepare import Prepared
 from mtkd.train.teachers import Model
 

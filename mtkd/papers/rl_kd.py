@@ -1,214 +1,222 @@
-"""RL-KD's seven claims, tested over independent repeats: in each, teachers and students have seeds of their own.
+"""What rl_kd.yaml cannot say: the point of a grid that validation chose, inversions among teachers (R1), and equal spread (R6).
+Table 5 and the learning curves are in rl_kd_tables.py.
 
-Everything in one repeat shares its teachers and its students' seed, so two arms of the same repeat are compared as a pair.
-All differences are in points, that is, the score times 100. "RL-KD" without a reward means reward 3, the paper's best.
-R1 and R7 say that something *can* happen and are tested as such (mtkd/papers/rl_kd_existence.py); R6 is a claim about
-spread (mtkd/papers/rl_kd_spread.py); for the others the rules are `verdicts.universal`'s.
-"""
+Everything in one repeat shares its teachers and its students' seed, so two arms of the same repeat are compared as a pair."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from mtkd import papers
-from mtkd.evidence.frames import data_note, differences, in_order
-from mtkd.evidence.verdicts import Member, Verdict, universal
-from mtkd.papers import Exhibit
-from mtkd.papers.rl_kd_existence import exists, inversions, some
-from mtkd.papers.rl_kd_figures import curves
-from mtkd.papers.rl_kd_looks import controls, readings, search, start
-from mtkd.papers.rl_kd_scores import (
-    AGAIN,
-    CONTROLS,
-    ENSEMBLES,
-    LAYOUT,
-    METHODS,
-    PAPER,
-    REWARDS,
-    RL,
-    exception,
-    method_name,
-    rows_frame,
-    short_name,
-)
-from mtkd.papers.rl_kd_spread import alike, compared
-from mtkd.papers.rl_kd_tables import RUNS, run_scores, summary, table1, table2, table3, table4, table5
+from mtkd.evidence.frame import differences, points, rows_frame
+from mtkd.evidence.paper import Paper
+from mtkd.evidence.verdicts import Member, examine
+from mtkd.papers import read
+from mtkd.papers.mt_bert_scores import SCRATCH
+from mtkd.papers.rl_kd_tables import compared, learning, runs, table5_runs
 
-EXHIBITS = {f"{PAPER}.{make.__name__}": make for make in (table1, table2, table3, table4, table5)}
-EXTRAS = {f"{PAPER}.{make.__name__}": make for make in (start, curves, controls, readings, search)}
-MORE = ", as many epochs"
-FAIR = ("v_kd", "w", "rand", "lr_train", "lr_dev", "u")  # R7's rivals: as many epochs as Best-Single's student has
-__all__ = ["CONTROLS", "EXHIBITS", "EXTRAS", "claims", "exhibit", "rows_frame", "summary"]
-
-
-def exhibit(identifier: str, records: list[dict]) -> Exhibit:
-    """One exhibit of this paper by id: "rl_kd.table4", or just "table4", "start", "curves", "controls" ..."""
-    full = identifier if identifier.startswith(f"{PAPER}.") else f"{PAPER}.{identifier}"
-    return EXTRAS[full](records) if full in EXTRAS else papers.exhibit(full, records)
-
-
-def _against(label: str, ours: pd.DataFrame, rival: pd.DataFrame) -> Member:
-    return Member(label, differences(ours, rival, LAYOUT.replicate))
+SECTIONS = ("main", "readings")
+METHODS = {
+    "ft": "FT", "v_kd": "V-KD", "u": "U-Ensemble", "w": "W-Ensemble", "rand": "Rand-Single-Ensemble",
+    "lr_train": "LR-Train-Ensemble", "lr_dev": "LR-Dev-Ensemble", "best_single": "Best-Single-Ensemble", "rl": "RL-KD",
+}  # fmt: skip
+ENSEMBLES = ("u", "w", "rand", "lr_train", "lr_dev")  # can be used on new samples; best_single needs their labels
+REWARDS = {"reward_1": "RL-KD reward 1", "reward_2": "RL-KD reward 2", "reward_3": "RL-KD reward 3"}
+RL = "reward_3"  # what "RL-KD" means in a claim that names no reward: the paper's best one, and that of Table 5
+CONTROLS = {
+    "average_again": "U-Ensemble, as many epochs", "w_again": "W-Ensemble, as many epochs",
+    "lr_dev_again": "LR-Dev-Ensemble, as many epochs", "best_single_again": "Best-Single-Ensemble, as many epochs",
+    "v_kd_again": "V-KD of the best teacher, as many epochs", "plain_ce": "FT, as many epochs",
+    "random_policy": "an untrained policy (chance)", "shuffled": "RL-KD, shuffled teachers",
+    "uniform": "RL-KD, uniform teachers",
+}  # fmt: skip
+AGAIN = {"average_again": "u", "w_again": "w", "lr_dev_again": "lr_dev", "best_single_again": "best_single",
+         "v_kd_again": "v_kd"}  # no policy, for as many epochs as RL-KD has  # fmt: skip
+READINGS = {
+    "full": "as in the other sections", "printed": "gradient of π as printed (Eq. 8)",
+    "no_baseline": "no baseline subtracted from the reward", "batch_credit": "one reward per batch (= episode)",
+    "batchwise": "KD and policy on alternate batches", "student_reward": "policy pre-trained on the student's reward",
+    "unscaled": "distillation loss not multiplied by T squared", "loss_scale": "rewards with the distillation loss as the "
+    "student's loss has it, times T squared",
+}  # fmt: skip
+HYPER = ("lr", "temperature", "alpha", "gamma")  # what the paper chooses on validation, for every model on its own
+MODEL = ["tier", "setting", "arm", "task", "kind", "method", "variant", "student", "teachers"]  # one number in the paper
+START = ["tier", "setting", "task", "student", "repeat", "lr", "temperature", "alpha"]  # equal for a student and its start
 
 
-def by_student(main: pd.DataFrame) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Per task and student: what a label calls them, the rows, and those of RL-KD with the reward that stands for it."""
-    groups = main[main["kind"] != "control"].groupby(["task", "student"], sort=True)
-    return [(f"{task}, {short_name(student)}", rows, rows[(rows["method"] == "rl") & (rows["variant"] == RL)])
-            for (task, student), rows in groups]  # fmt: skip
+# --- the search on validation -----------------------------------------------------------------------------------------
 
 
-def ensemble_members(teachers: pd.DataFrame) -> list[Member]:
-    """R2: each ensemble minus each single teacher, and LR-Dev minus each other ensemble."""
-    members = []
-    for task, rows in teachers.groupby("task", sort=True):
-        ensembles = {m: rows[rows["method"] == m] for m in ENSEMBLES if (rows["method"] == m).any()}
-        for name, ours in ensembles.items():
-            for teacher, single in rows[rows["kind"] == "teacher"].groupby("teachers", sort=True):
-                members.append(_against(f"{task}: {METHODS[name]} against {short_name(teacher[0])}", ours, single))
-        for name, rival in ensembles.items():
-            if name != "lr_dev" and "lr_dev" in ensembles:
-                members.append(_against(f"{task}: {METHODS['lr_dev']} against {METHODS[name]}", ensembles["lr_dev"], rival))
-    return members
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of one model's rows: those by which points of a grid are compared, on the repeats that all of the points have.
 
-
-def rival_members(main: pd.DataFrame) -> tuple[list[Member], list[Member]]:
-    """R3: RL-KD minus every other student of its task and size; and those of the paper's own exception, kept apart.
-
-    Fine-tuning and what AGAIN names are rivals twice where those controls were run: as the paper has them, with fewer epochs
-    than RL-KD, and with as many.
+    A search has one repeat of many points, and Table 4 five of one: they share one. A point that lacks the repeat that most
+    points have is not compared.
     """
-    members, excepted = [], []
-    again = main[main["variant"].isin(("plain_ce", *AGAIN))]
-    for label, rows, ours in by_student(main):
-        same = (again["task"] == rows["task"].iloc[0]) & (again["student"] == rows["student"].iloc[0])
-        rivals = pd.concat([rows[rows["method"] != "rl"], again[same]])
-        rivals = rivals.assign(name=[method_name(row) for _, row in rivals.iterrows()])
-        found = [_against(f"{label}: RL-KD against {name}", ours, rival) for name, rival in rivals.groupby("name", sort=True)]
-        apart = exception(rows["task"].iloc[0], rows["layers"].max())
-        (excepted if apart else members).extend(found if len(ours) else [])
-    return members, excepted
+    points = rows.groupby("repeat")["point"].nunique()
+    compared = rows[rows["point"].isin(rows["point"][rows["repeat"] == points.idxmax()])]
+    have = compared.groupby("repeat")["point"].nunique()
+    return compared[compared["repeat"].isin(have.index[have == have.max()])]
 
 
-def reward_members(main: pd.DataFrame) -> list[Member]:
-    """R4: reward 3 minus each of the others."""
-    return [_against(f"{label}: against {name}", ours, rows[rows["variant"] == variant])
-            for label, rows, ours in by_student(main) for variant, name in REWARDS.items()
-            if variant != RL and (rows["variant"] == variant).any()]  # fmt: skip
+def with_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with `point`, the hyper-parameters of a row in words, and with `pupil`, `followed` and `teacher`, what
+    tables call its student, its teachers and the first of these."""
+    values = frame.reindex(columns=HYPER).astype(float).to_numpy()
+    words = [", ".join(f"{name} {value:g}" for name, value in zip(HYPER, row) if value == value) for row in values]
+    followed = [tuple(map(short_name, names)) for names in frame["teachers"]]
+    return frame.assign(point=words, pupil=frame["student"].map(short_name), followed=followed,
+                        teacher=[names[0] if names else "-" for names in followed])
 
 
-def run_members(main: pd.DataFrame) -> list[Member]:
-    """R5: RL-KD minus W-Ensemble and minus LR-Ensemble (LR-Dev); and with as many epochs, where that control was run."""
-    members = []
-    for label, rows, ours in by_student(main):
-        for method, again in (("w", "w_again"), ("lr_dev", "lr_dev_again")):
-            longer = main[(main["variant"] == again) & (main["task"] == rows["task"].iloc[0])]
-            rivals = {RUNS[method]: rows[rows["method"] == method],
-                      RUNS[method] + MORE: longer[longer["student"] == rows["student"].iloc[0]]}
-            members += [_against(f"{label}: against {name}", ours, rival) for name, rival in rivals.items() if len(rival)]
-    return members
+def best_on_validation(frame: pd.DataFrame) -> pd.DataFrame:
+    """For each model, all rows of the hyper-parameters with the highest mean validation score; `grid` says of how many.
+
+    The mean is over the repeats that all settings have, so that one that was run more often than others competes on equal
+    terms; what is kept are all repeats of the winner. The test score has no part in this. Rows of one more arm, "starts", are
+    the students that those of RL-KD went on from, with their variant: U-Ensemble's with the same learning rate, T and alpha,
+    which need not be those that were best for U-Ensemble itself.
+    """
+    frame, kept = with_points(frame), []
+    for _, rows in frame.groupby(MODEL, sort=False):
+        means = comparable(rows).groupby("point", sort=False)["validation"].mean()
+        kept.append(rows[rows["point"] == means.idxmax()].assign(grid=len(means)))
+    best = pd.concat(kept).sort_index() if kept else frame.assign(grid=0)
+    before = frame[(frame["method"] == "u") & (frame["kind"] == "student")].drop(columns="variant").assign(grid=1)
+    after = best[(best["arm"] == "main") & (best["method"] == "rl")]
+    starts = before.merge(after[[*START, "variant"]].drop_duplicates(), on=START).assign(arm="starts")
+    return pd.concat([best, starts], ignore_index=True)
 
 
-def run_note(main: pd.DataFrame) -> str:
-    """R5 by the paper's own test beside the paired one: p values and effect size, rival by rival."""
-    words = []
-    for label, rows, _ in by_student(main):
-        ours = run_scores(rows, "rl")
-        for method in ("w", "lr_dev"):
-            both = pd.concat([ours, run_scores(rows, method)], axis=1, join="inner")
-            if len(both) > 1:
-                found = compared(both.iloc[:, 0], both.iloc[:, 1])
-                words.append(f"{label}, {RUNS[method]}: paper's two-sided t-test of two samples p = {found.p_two_sample:.3f}, "
-                             f"two-sided paired p = {found.p_paired:.3f}, d_z = {found.dz:+.1f}")
-    return "; ".join(words)
+# --- names ------------------------------------------------------------------------------------------------------------
+
+CHECKPOINTS = {"bert-base-uncased": "BERT", "roberta-base": "RoBERTa", "xlnet-base-cased": "XLNet", "albert-base-v2": "ALBERT",
+               "albert-base-v1": "ALBERT"}
+FAMILIES = {"bert": "BERT", "roberta": "RoBERTa", "xlnet": "XLNet", "albert": "ALBERT", "mpnet": "MPNet",
+            "distilbert": "DistilBERT", "deberta": "DeBERTa", "deberta-v3": "DeBERTa-v3", "electra": "ELECTRA"}
 
 
-def spread_pairs(main: pd.DataFrame) -> list[tuple[str, pd.Series, pd.Series]]:
-    """R6: the scores by repeat of RL-KD and of each plain distillation of Table 5."""
-    found = []
-    for label, rows, ours in by_student(main):
-        for method in ("w", "lr_dev"):
-            rival = rows[rows["method"] == method]
-            if len(ours) and len(rival):
-                found.append((f"{label}: against {RUNS[method]}", *(r.set_index("repeat")["score"] for r in (ours, rival))))
+def short_name(model: str) -> str:
+    """A model's name as a table has it: the paper's for its checkpoints, with the layers of a student cut from one; family
+    and size for a model from scratch; else the last part of the name; a dash for none.
+
+    >>> short_name("google-bert/bert-base-uncased"), short_name("bottom-3 of google-bert/bert-base-uncased")
+    ('BERT', 'BERT 3')
+    >>> short_name("roberta-scratch-2x64h2"), short_name("bottom-2 of minilm"), short_name("finished:/home/me/my_bert")
+    ('RoBERTa 2x64', 'bottom-2 of minilm', 'my_bert')
+    """
+    if match := SCRATCH.fullmatch(model):
+        return f"{FAMILIES[match[1] or 'bert']} {match[2]}x{match[3]}"
+    cut, _, source = model.rpartition(" of ")
+    last = source.removeprefix("finished:").rstrip("/").rsplit("/", 1)[-1]
+    if cut:
+        return f"{CHECKPOINTS[last]} {cut.rpartition('-')[2]}" if last in CHECKPOINTS else f"{cut} of {last}"
+    return CHECKPOINTS.get(last, last) or "-"
+
+
+def label(row: pd.Series) -> str:
+    """What the paper's tables call a row's model, without its student: "W-Ensemble", "RL-KD reward 1", or for vanilla KD
+    from one teacher that teacher's name ("RoBERTa 12")."""
+    if row["kind"] != "control" and row["method"] in ("v_kd", "single"):
+        name = short_name(row["teachers"][0])
+        return f"{name} 12" if name in CHECKPOINTS.values() else name
+    if row["method"] == "rl":
+        return {**REWARDS, **CONTROLS, **READINGS}.get(row["variant"], row["variant"])
+    return METHODS[row["method"]]
+
+
+# --- R1: something happens; R6: two spreads are alike -----------------------------------------------------------------
+
+
+def inversions(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
+    """R1: of every ordered pair of teachers per task and student: is the first the better model, and the second the better
+    teacher? Both must hold, so a part's p is the larger of the two (an intersection-union test), and so is the p of the
+    opposite: better model and better teacher. The two directions of a pair are one group."""
+    models, found = rows[(rows["arm"] == "teachers") & (rows["kind"] == "teacher")], []
+    students = rows[(rows["arm"] == "main") & (rows["method"] == "v_kd") & (rows["kind"] == "student")]
+    for (task, student), mine in students.groupby(["task", "student"], sort=True):
+        by = {short_name(t[0]): (models[(models["task"] == task) & (models["teachers"] == t)], pupils)
+              for t, pupils in mine.groupby("teachers", sort=True)}
+        for pair in combinations(by, 2):
+            for a, b in (pair, pair[::-1]):
+                words = f"{task}, {short_name(student)}: {a} the better model, {b} the better teacher"
+                model, pupil = (examine(Member(words, differences(x, y)), alpha) for x, y in
+                                ((by[a][0], by[b][0]), (by[b][1], by[a][1])))
+                found.append(pupil | {"label": f"{words} (itself {model['effect']:+.1f})", "group": (task, student, *pair)}
+                             | {name: max(model["p"], pupil[name]) for name in ("p", "p_against")})
     return found
 
 
-def best_single_members(main: pd.DataFrame) -> list[Member]:
-    """R7: every student with as many epochs, minus the one that followed the best single teacher of each sample."""
-    members = []
-    for label, rows, _ in by_student(main):
-        best = rows[rows["method"] == "best_single"]
-        rivals = rows[rows["method"].isin(FAIR)]
-        rivals = rivals.assign(name=[method_name(row) for _, row in rivals.iterrows()])
-        members += [_against(f"{label}: {name} against Best-Single", other, best)
-                    for name, other in rivals.groupby("name") if len(best)]
-    return members
+def spread_test(ours: Sequence[float], theirs: Sequence[float], ratio: float = 2.0, alpha: float = 0.05) -> dict:
+    """Are two paired samples' standard deviations within a factor `ratio` of each other (Pitman and Morgan, one-sided twice)?
 
+    Runs of one repeat share their seeds, so the samples are paired: where X and Y have equal variances, X + Y and X - Y do not
+    correlate. effect: log2 of ours / theirs; interval: of level 1 - 2 alpha, on the same scale; p: for "within the factor";
+    p_against: for "ours is larger by more than the factor"; 1 below three pairs or where a sample has no spread. Five pairs
+    are few for a variance:
 
-def claims(records: list[dict], margin: float = 2.0, alpha: float = 0.05) -> list[Verdict]:
-    """Verdicts on R1 to R7, per tier. `margin`: the ratio of standard deviations that R6 calls alike (1 / margin to margin).
-
-    R1: some pair of teachers of which one is the better model and the other the better teacher; R2: each ensemble above
-    each single teacher, LR-Dev above each other ensemble; R3: RL-KD above every other student but for the paper's own
-    exception; R4: reward 3 above the others; R5: above W- and LR-Ensemble; R6: spread alike; R7: some student of equal
-    compute above Best-Single's. A claim that no tier has data for is "not tested".
+    >>> found = spread_test([71.0, 73, 75, 74, 72], [72.0, 73.5, 75.5, 73, 71])
+    >>> [round(float(2**x), 2) for x in (found["effect"], *found["interval"])]
+    [0.93, 0.47, 1.85]
     """
-    frame = rows_frame(records)
-    verdicts = [verdict for tier, rows in frame.groupby("tier", sort=True)
-                for verdict in _tier_claims(rows, tier, margin, alpha)]  # fmt: skip
-    return in_order(PAPER, verdicts)
+    x, y = np.asarray(ours, float), np.asarray(theirs, float)
+    n = len(x)
+    found = {"n": n, "effect": math.nan, "interval": (math.nan, math.nan), "p": 1.0, "p_against": 1.0, "kind": "equal spread",
+             "margin": math.log2(ratio), "level": 1 - 2 * alpha, "detectable": math.nan}
+    if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return found
+
+    def larger(factor: float) -> float:
+        """One-sided p of "the standard deviation of x is more than `factor` times that of y"."""
+        r = np.corrcoef(x / factor + y, x / factor - y)[0, 1]
+        return float(stats.t.sf(r * math.sqrt((n - 2) / max(1e-15, 1 - r * r)), n - 2))
+
+    effect = math.log2(x.std(ddof=1) / y.std(ddof=1))
+    r2 = float(np.corrcoef(x, y)[0, 1] ** 2)
+    k = 1 + 2 * (1 - r2) * stats.t.ppf(1 - alpha, n - 2) ** 2 / (n - 2)
+    half = 0.5 * math.log2(k + math.sqrt(k * k - 1))                    # of the log2 of a ratio of standard deviations
+    return found | {"effect": effect, "interval": (effect - half, effect + half), "p_against": larger(ratio),
+                    "p": max(larger(1 / ratio), 1 - larger(ratio))}
 
 
-def _tier_claims(frame: pd.DataFrame, tier: str, margin: float, alpha: float) -> list[Verdict]:
-    arm = dict(list(frame.groupby("arm")))
-    teachers, main = arm.get("teachers", frame.iloc[:0]), arm.get("main", frame.iloc[:0])
-    options = {"alpha": alpha, "tier": tier}
-    members, excepted = rival_members(main)
-    ensembles, runs = ensemble_members(teachers), run_members(main)
-    plan = [("R2", ensembles, teachers, _without(ensembles, METHODS["rand"], alpha)),
-            ("R3", members, main, "; ".join(filter(None, (_fewer(members, alpha), _exception_note(excepted))))),
-            ("R4", reward_members(main), main, ""),
-            ("R5", runs, main, "; ".join(filter(None, (_fewer(runs, alpha), run_note(main)))))]  # fmt: skip
+def spreads(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
+    """R6: RL-KD's scores by repeat and those of each plain distillation of Table 5, their spreads within a factor `margin`."""
     found = []
-    for name, parts, rows, extra in plan:
-        if parts:
-            note = "; ".join(part for part in (data_note(LAYOUT, rows), extra) if part)
-            found.append(universal(name, parts, note=note, unit="points", replicate=LAYOUT.replicates, **options))
-    parts, groups = inversions(teachers, main[main["method"] == "v_kd"], short_name, alpha)
-    if parts:
-        test = f"two one-sided paired t-tests per ordered pair of teachers, one pair must pass both (alpha {alpha:g}, Holm-"
-        test += "corrected; contradicted if in every pair the better model is the better teacher)"
-        found.append(some("R1", parts, groups, test=test, note=data_note(LAYOUT, main), **options))
-    if pairs := spread_pairs(main):
-        note = data_note(LAYOUT, main) + "; factor chosen before any run"
-        found.append(alike("R6", pairs, ratio=margin, note=note, **options))
-    if best := best_single_members(main):
-        note = data_note(LAYOUT, main) + "; against students of equal compute"
-        found.append(exists("R7", best, words=f"each of {len(best)} settings", note=note, **options))
+    for (task, _, pupil), scores in table5_runs(rows):
+        for name, theirs in list(scores.items())[:-1]:
+            both = pd.concat([scores["RL-KD"], theirs], axis=1, join="inner").dropna()
+            if len(scores["RL-KD"]) and len(theirs):
+                found.append({"label": f"{task}, {pupil}: against {name}"} | spread_test(*both.to_numpy().T, margin, alpha))
     return found
 
 
-def _without(members: list[Member], name: str, alpha: float) -> str:
-    """R2 without the ensemble that is one teacher at a time, whose expected score is the mean of the single ones."""
-    rest = [member for member in members if name not in member.label]
-    outcome = universal("R2", rest, alpha=alpha)
-    return f"without {name} {outcome.passed} of {outcome.members} settings pass: {outcome.verdict}" if rest else ""
+def search(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """What the search over learning rate, T, alpha and gamma chose, and what choosing on the test split would show."""
+    frame, table = with_points(rows_frame(paper.rows, records)), []
+    for _, rows in frame[frame["arm"] == "main"].groupby(MODEL, sort=False):
+        if rows["point"].nunique() > 1:
+            by = comparable(rows).groupby("point", sort=False)[["validation", "score"]].mean()
+            first, best, tests = rows.iloc[0], by["validation"].idxmax(), 100 * by["score"]
+            chosen = rows[rows["point"] == best]
+            table.append({
+                "tier": first["tier"], "task": first["task"], "student": first["pupil"], "method": paper.label(first),
+                "settings": len(by), "chosen": best, "validation": points(chosen["validation"]),
+                "test": points(chosen["score"]), "worst to best test score": f"{tests.min():.1f} to {tests.max():.1f}"})
+    return pd.DataFrame(table)
 
 
-def _fewer(members: list[Member], alpha: float) -> str:
-    """What would be said of the rivals as the paper has them, with fewer epochs than RL-KD, and how many of the others pass."""
-    as_printed = [member for member in members if not member.label.endswith(MORE)]
-    if not 0 < len(as_printed) < len(members):
-        return ""
-    outcome = universal("", as_printed, alpha=alpha)
-    words = f"against rivals with fewer epochs, as in the paper, {outcome.passed} of {outcome.members} settings pass"
-    longer = universal("", [member for member in members if member.label.endswith(MORE)], alpha=alpha)
-    return f"{words}: {outcome.verdict}; with as many epochs, {longer.passed} of {longer.members} pass"
+def about(rows: pd.DataFrame, records: list[dict]) -> str:
+    """What a caption adds where a search chose."""
+    most = rows["grid"].max() if "grid" in rows else 0
+    return f"Learning rate, T, α and γ of each row were chosen on validation, from up to {most} settings." if most > 1 else ""
 
 
-def _exception_note(excepted: list[Member]) -> str:
-    """What came out where the paper makes an exception for itself."""
-    if not excepted:
-        return ""
-    worst = min(excepted, key=lambda member: member.differences.mean() if len(member.differences) else 0.0)
-    return (f"the paper's own exception, {worst.label.split(':')[0]}, is left out ({len(excepted)} settings; the lowest mean "
-            f"difference there is {worst.differences.mean():+.1f}, {worst.label.split(': ')[1]})")
+PAPER = read("rl_kd", label=label, derive=best_on_validation, parts={"R1": inversions, "R6": spreads}, about=about,
+                   draws={"runs": runs, "search": search, "learning": learning})
+__all__ = ["PAPER", "claims", "compared", "exhibit", "frame", "short_name", "spread_test", "summary"]
+claims, exhibit, frame, summary = PAPER.claims, PAPER.exhibit, PAPER.frame, PAPER.summary

@@ -1,179 +1,46 @@
-"""RL-KD's tables 1 to 5, from records, each above the paper's own."""
+"""RL-KD's table of runs, with the paper's t-test beside a paired one, and the learning curves of its policy."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from scipy import stats
 
-from mtkd.evidence import frames
-from mtkd.evidence.frames import missing, points, split_counts
-from mtkd.papers import Exhibit, load, published_value
-from mtkd.papers.rl_kd_scores import (
-    ENSEMBLES,
-    METHODS,
-    PAPER,
-    REWARDS,
-    RL,
-    STAND_INS,
-    TASKS,
-    method_name,
-    printed_name,
-    rows_frame,
-    short_name,
-)
-from mtkd.papers.rl_kd_spread import compared
+from mtkd.evidence.figures import SHADE
+from mtkd.evidence.paper import Paper
 
-ORDER = {name: rank for rank, name in enumerate(METHODS)} | {"single": -1}
-RUNS = {"w": "W-Ensemble", "lr_dev": "LR-Ensemble", "rl": "RL-KD"}  # Table 5's rows
+# --- table 5 ----------------------------------------------------------------------------------------------------------
 
 
-def made(identifier: str, frame: pd.DataFrame, records: list[dict], content, words: str) -> Exhibit:
-    """An exhibit whose caption also says how many repeats each tier has, and of how many settings validation chose."""
-    repeats = ""
-    if "repeat" in frame:
-        counts = frame.groupby("tier")["repeat"].nunique()
-        repeats = "Independent repeats: " + ", ".join(f"{n} ({tier} tier)" for tier, n in counts.items()) + "."
-    if "grid" in frame and (most := frame["grid"].max()) > 1:
-        words += f" Learning rate, T, α and γ of each row were chosen on validation, from up to {most} settings."
-    return frames.made(identifier, frame, records, content, words, repeats)
+def table5_runs(rows: pd.DataFrame) -> Iterator[tuple[tuple, dict[str, pd.Series]]]:
+    """Per task and student: scores times 100 by repeat of Table 5's three rows, RL-KD (reward 3) last."""
+    main = rows[(rows["arm"] == "main") & (rows["kind"] == "student")].sort_values("repeat")
+    for key, group in main.groupby(["task", "student", "pupil"], sort=True):
+        scores = 100 * group.set_index("repeat")["score"]
+        method, variant = (group[name].to_numpy() for name in ("method", "variant"))
+        yield key, {"W-Ensemble": scores[method == "w"], "LR-Ensemble": scores[method == "lr_dev"],
+                    "RL-KD": scores[(method == "rl") & (variant == "reward_3")]}
 
 
-def table2(records: list[dict]) -> Exhibit:
-    """Samples of train / validation / test for each task in use, the paper's beside them."""
-    rows = [row | {"tier": r.get("tier", "")} for r in records if r.get("paper") == PAPER for row in r.get("data", [])]
-    if not rows:
-        return missing(f"{PAPER}.table2")
-    frame = pd.DataFrame(rows).drop_duplicates(["tier", "task", "split"])
-    table, shown = [], set()
-    for (tier, task), group in frame.groupby(["tier", "task"], sort=True):
-        name = printed_name(task)
-        shown.add(name or STAND_INS.get(task))
-        table.append({"tier": tier, "task": task, "samples": split_counts(group, "samples"),
-                      "classes": int(group["classes"].iloc[0]),
-                      "paper's data": name or f"(stands in for {STAND_INS.get(task, 'none')})",
-                      "paper's samples": _paper_samples(name or STAND_INS.get(task))})
-    rest = [name for name in TASKS.values() if name not in shown]
-    table += [{"task": "not run here", "paper's data": name, "paper's samples": _paper_samples(name)} for name in rest]
-    return made(f"{PAPER}.table2", frame, records, pd.DataFrame(table).astype(object).fillna("-"), "Train / validation / test.")
+def compared(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Two-sided p of the paper's test (Student's, two samples, equal variances) and of a paired one, position by position, and
+    d_z, the mean difference in standard deviations of the differences. nan where there are fewer than two, or no spread.
 
-
-def _paper_samples(name: str | None) -> str:
-    values = [published_value(PAPER, "table2", name, column) for column in ("#Train", "#Dev", "#Test")]
-    return " / ".join("-" if value is None else str(value) for value in values)
-
-
-def score_cells(rows: pd.DataFrame) -> dict[str, str]:
-    """Table cells of one line: per task mean ± standard deviation with n, and the average where there are several tasks."""
-    cells, means = {}, []
-    for task, group in rows.groupby("task", sort=True):
-        cells[printed_name(task) or task] = f"{points(group['score'])} n={len(group)}"
-        means.append(100 * group["score"].mean())
-    return cells | ({"AVG.": f"{sum(means) / len(means):.1f}"} if len(means) > 1 else {})
-
-
-def with_paper(rows: dict[tuple[str, ...], dict[str, str]], table: str, names: tuple[str, ...]) -> pd.DataFrame:
-    """Our lines, keyed by (source, *names), above the paper's: its printed label is cut at the comma into as many names."""
-    for entry in load(PAPER).published:
-        if entry["exhibit"] == table:
-            label = [*entry["row"].split(", "), "-"][: len(names)]
-            rows.setdefault(("paper", *label), {})[entry["column"].removesuffix(" Acc")] = f"{entry['value']:.1f}"
-    frame = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis(["source", *names]).reset_index()
-    last = [column for column in frame if column == "AVG."]
-    return frame[[column for column in frame if column not in last] + last]
-
-
-def lines(used: pd.DataFrame, with_student: bool) -> dict[tuple[str, ...], dict[str, str]]:
-    """One line per tier, student and method, in the paper's order, single teachers by name."""
-    found = {}
-    used = used.assign(rank=used["method"].map(ORDER), name=[method_name(row) for _, row in used.iterrows()])
-    keys = ["tier", *(["student"] if with_student else []), "rank", "name"]
-    for (tier, *student, _, name), group in used.groupby(keys, sort=True):
-        found[(f"{tier} tier", name, *map(short_name, student))] = score_cells(group)
-    return found
-
-
-def table1(records: list[dict]) -> Exhibit:
-    """Each teacher on its own, and the student that learned from it alone."""
-    frame = rows_frame(records)
-    used = frame[(frame["method"] == "v_kd") & (frame["arm"] == "main") | (frame["kind"] == "teacher")]
-    if not (used["method"] == "v_kd").any():
-        return missing(f"{PAPER}.table1")
-    rows = {}
-    order = used.assign(rank=(used["kind"] != "teacher").astype(int), teacher=[t[0] for t in used["teachers"]])
-    for (tier, rank, teacher, student), group in order.groupby(["tier", "rank", "teacher", "student"], sort=True):
-        rows[f"{tier} tier", short_name(teacher), short_name(student) if rank else "-"] = score_cells(group)
-    words = "Accuracy times 100, here mean ± standard deviation over n repeats; a line without a student is the teacher "
-    words += "itself. Look for a teacher that is better than another, and its student that is worse."
-    return made(f"{PAPER}.table1", used, records, with_paper(rows, "table1", ("teacher", "student")), words)
-
-
-def table3(records: list[dict]) -> Exhibit:
-    """Teachers on their own and the ensembles that can be used on new samples. Best-Single is none of them."""
-    frame = rows_frame(records)
-    used = frame[frame["arm"] == "teachers"]
-    if used.empty:
-        return missing(f"{PAPER}.table3")
-    words = "Accuracy times 100 on the test split, here mean ± standard deviation over n repeats. Best-Single-Ensemble needs "
-    words += "the labels of the samples that it is asked about, so it has no line."
-    return made(f"{PAPER}.table3", used, records, with_paper(lines(used, False), "table3", ("teacher model",)), words)
-
-
-def table4(records: list[dict]) -> Exhibit:
-    """Fine-tuning, vanilla KD from every teacher and ensemble, RL-KD with three rewards, per student."""
-    frame = rows_frame(records)
-    used = frame[(frame["arm"] == "main") & (frame["kind"] != "control")]
-    if used.empty:
-        return missing(f"{PAPER}.table4")
-    words = "Accuracy times 100 on the test split, here mean ± standard deviation over n repeats. U-Ensemble and LR-Train-"
-    words += "Ensemble are no part of the paper's table; U-Ensemble is the student that RL-KD starts from."
-    return made(f"{PAPER}.table4", used, records, with_paper(lines(used, True), "table4", ("method", "student")), words)
-
-
-def table5(records: list[dict]) -> Exhibit:
-    """Every run of W-Ensemble, LR-Dev-Ensemble and RL-KD, with the paper's t-test and a paired one beside it."""
-    frame = rows_frame(records)
-    main = frame[(frame["arm"] == "main") & (frame["kind"] == "student")]
-    if not (main["method"] == "rl").any():
-        return missing(f"{PAPER}.table5")
-    table = []
-    for (tier, task, student), group in main.groupby(["tier", "task", "student"], sort=True):
-        runs = {name: run_scores(group, name) for name in RUNS}
-        for name, scores in runs.items():
-            if len(scores):
-                both = pd.concat([runs["rl"], scores], axis=1, join="inner")
-                where = {"source": f"{tier} tier", "task": printed_name(task) or task, "student": short_name(student)}
-                table.append(where | _line(RUNS[name], scores, both if name != "rl" else None))
-    for task in ("RTE", "MRPC"):
-        printed = {row: pd.Series([published_value(PAPER, "table5", row, f"{task} run {i}") for i in range(1, 6)])
-                   for row in RUNS.values()}  # fmt: skip
-        for row, scores in printed.items():
-            both = pd.concat([printed["RL-KD"], scores], axis=1) if row != "RL-KD" else None
-            line = _line(row, scores, both, paired=False)
-            stated = {"mean": "Mean", "sd": "Stdev"}
-            line |= {k: str(published_value(PAPER, "table5", row, f"{task} {name}")) for k, name in stated.items()}
-            table.append({"source": "paper", "task": task, "student": "BERT 3"} | line)
-    words = f"Accuracy times 100, one number per repeat; RL-KD is {REWARDS[RL]}, LR-Ensemble is LR-Dev. p: two-sided t-test "
-    words += "against RL-KD, the paper's (two samples, equal variances) and a paired one, RL-KD and its rival of the same "
-    words += "repeat having the same teachers and seed; d_z: mean difference in standard deviations of the differences. The "
-    words += "paper's p values are computed here from its printed runs, which are sorted and cannot be paired. The paper does "
-    words += "not say whose runs these are: BERT 3 follows from Table 4, which has RL-KD's best ones for that student."
-    return made(f"{PAPER}.table5", main, records, pd.DataFrame(table).fillna("-"), words)
-
-
-def run_scores(main: pd.DataFrame, method: str, variant: str = RL) -> pd.Series:
-    """Scores times 100 by repeat of one method's students (of RL-KD with the reward `variant`)."""
-    rows = main[(main["method"] == method) & ((main["variant"] == variant) if method == "rl" else True)]
-    return 100 * rows.sort_values("repeat").set_index("repeat")["score"]
-
-
-def _line(name: str, scores: pd.Series, both: pd.DataFrame | None, paired: bool = True) -> dict[str, str]:
-    line = {"method": name, "runs": ", ".join(f"{x:.1f}" for x in scores), "mean": f"{scores.mean():.2f}"}
-    line["sd"] = f"{scores.std(ddof=1):.3f}" if len(scores) > 1 else "-"
-    if both is not None and len(both) > 1:
-        found = compared(both.iloc[:, 0], both.iloc[:, 1])
-        line["p, as in the paper"] = p_value(found.p_two_sample)
-        if paired:
-            line |= {"p, paired": p_value(found.p_paired), "d_z": "n/a" if pd.isna(found.dz) else f"{found.dz:.1f}"}
-    return line
+    >>> [round(value, 3) for value in compared([3.0, 5.0, 7.0], [2.0, 4.5, 5.5])]      # the differences are 1, 0.5 and 1.5
+    [0.555, 0.074, 2.0]
+    """
+    x, y = np.asarray(ours, float), np.asarray(theirs, float)
+    if len(x) < 2 or np.ptp(x) == np.ptp(y) == 0:
+        return math.nan, math.nan, math.nan
+    d = x - y
+    even = d.std(ddof=1) <= 1e-12
+    return (float(stats.ttest_ind(x, y).pvalue), math.nan if even else float(stats.ttest_1samp(d, 0.0).pvalue),
+            math.nan if even else float(d.mean() / d.std(ddof=1)))
 
 
 def p_value(p: float) -> str:
@@ -182,29 +49,127 @@ def p_value(p: float) -> str:
     >>> p_value(0.01284), p_value(6e-6), p_value(float("nan"))
     ('0.0128', '<0.0001', 'n/a')
     """
-    return "n/a" if pd.isna(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}"
+    return "n/a" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def summary(records: list[dict]) -> pd.DataFrame:
-    """The README's row per tier, task and student: teachers, FT, best fixed weighting, RL-KD's start and the three rewards."""
-    frame = rows_frame(records)
-    main, table = frame[frame["arm"] == "main"], []
-    for (tier, task, student, metric), here in main.groupby(["tier", "task", "student", "metric"], sort=True):
-        teachers = frame[(frame["kind"] == "teacher") & (frame["tier"] == tier) & (frame["task"] == task)]
-        fixed = here[here["method"].isin(ENSEMBLES) & (here["kind"] == "student")]
-        best = fixed.groupby("method")["score"].mean().idxmax() if len(fixed) else None
-        rl = here[(here["method"] == "rl") & (here["kind"] == "student")]
-        table.append(
-            {"tier": tier, "task": task, "metric": metric, "student": short_name(student)}
-            | {"teachers": points(teachers["score"]), "FT": points(here[here["method"] == "ft"]["score"])}
-            | {"start (U-Ensemble)": points(_of(here, "u"))}
-            | {"best fixed weighting": f"{points(_of(here, best))} ({METHODS[best]})" if best else "n/a"}
-            | {name: points(rl[rl["variant"] == key]["score"]) for key, name in REWARDS.items()}
-            | {"average teacher again": points(here[here["variant"] == "average_again"]["score"])}
-            | {"repeats": here["repeat"].nunique(), "hardware": frames.hardware(PAPER, records, tier)}
-        )  # fmt: skip
-    return pd.DataFrame(table)
+def runs(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Table 5: every run of W-Ensemble, LR-Dev-Ensemble and RL-KD, with the paper's t-test and a paired one beside it."""
+    if not (rows["method"] == "rl").any():
+        return None
+
+    def lines(scores: dict[str, pd.Series], paired: bool, **where: str):
+        for name, mine in scores.items():
+            line = where | {"method": name, "runs": ", ".join(f"{x:.1f}" for x in mine), "mean": f"{mine.mean():.2f}",
+                            "sd": f"{mine.std(ddof=1):.3f}" if len(mine) > 1 else "-"}
+            both = pd.concat([scores["RL-KD"], mine], axis=1, join="inner")
+            if name != "RL-KD" and len(both) > 1:
+                two, one, dz = compared(*both.to_numpy().T)
+                line["p, as in the paper"] = p_value(two)
+                line |= {"p, paired": p_value(one), "d_z": "n/a" if math.isnan(dz) else f"{dz:.1f}"} if paired else {}
+            if len(mine):
+                yield line
+
+    table = [line for tier, mine in rows.groupby("tier") for (task, _, pupil), scores in table5_runs(mine)
+             for line in lines(scores, True, source=f"{tier} tier", task=paper.task(task), student=pupil)]
+    for task in ("RTE", "MRPC"):
+        printed = {name: pd.Series([paper.printed("table5", name, f"{task} run {i}") for i in range(1, 6)])
+                   for name in ("W-Ensemble", "LR-Ensemble", "RL-KD")}
+        for line in lines(printed, False, source="paper", task=task, student="BERT 3"):
+            stated = {"mean": f"{task} Mean", "sd": f"{task} Stdev"}
+            table.append(line | {k: str(paper.printed("table5", line["method"], column)) for k, column in stated.items()})
+    return pd.DataFrame(table).fillna("-")
 
 
-def _of(rows: pd.DataFrame, method: str) -> pd.Series:
-    return rows[(rows["method"] == method) & (rows["kind"] == "student")]["score"]
+# --- learning curves --------------------------------------------------------------------------------------------------
+
+
+def policy_curves(rows: pd.DataFrame, teachers: list[str]) -> pd.DataFrame:
+    """The curves in RL-KD's rows as one long frame: variant, repeat, stage, batch (through both stages), measure, value.
+
+    measure: "reward" (change since the first point of its stage, so that rewards of different scales can be compared),
+    "entropy", "nobody", or a teacher's name (the share of samples that follow it).
+    """
+    found = []
+    for _, row in rows.iterrows():
+        offset = 0
+        for stage in ("pretraining", "alternation"):
+            curve = row.get(f"policy {stage}")
+            if not isinstance(curve, dict):
+                continue
+            first = next((reward for reward in curve["reward"] if reward is not None), None)
+            measured = zip(*(curve[name] for name in ("batch", "entropy", "empty", "selected", "reward")))
+            for batch, entropy, empty, selected, reward in measured:
+                values = {"entropy": entropy, "nobody": empty, **dict(zip(teachers, selected)),
+                          "reward": None if reward is None else reward - first}
+                found += [{"variant": row["variant"], "repeat": row["repeat"], "stage": stage, "batch": offset + batch,
+                           "measure": name, "value": value} for name, value in values.items()]
+            offset += curve["batch"][-1]
+    return pd.DataFrame(found, columns=["variant", "repeat", "stage", "batch", "measure", "value"]).astype({"value": float})
+
+
+def student_curves(rows: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
+    """Validation score after every epoch: variant ("start" for the pre-training that all share), repeat, epoch, value. A curve
+    goes on from the score of the epoch that was kept, of the student that it went on from (arm "starts")."""
+    starts, found = {(row["variant"], row["repeat"]): row for _, row in rows[rows["arm"] == "starts"].iterrows()}, []
+    begun = {(row["repeat"], row["point"]): row for row in starts.values()}
+    for row in begun.values():
+        found += [{"variant": "start", "repeat": row["repeat"], "epoch": e + 1, "value": v} for e, v in enumerate(row["curve"])]
+    for _, row in rows[(rows["arm"] == "main") & (rows["method"] == "rl") & rows["variant"].isin(variants)].iterrows():
+        if (before := starts.get((row["variant"], row["repeat"]))) is not None and row["curve"]:
+            found += [{"variant": row["variant"], "repeat": row["repeat"], "epoch": len(before["curve"]) + e, "value": v}
+                      for e, v in enumerate([before["validation"], *row["curve"]])]
+    return pd.DataFrame(found, columns=["variant", "repeat", "epoch", "value"])
+
+
+def learning(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> Figure | None:
+    """Four panels per tier, task and student: the policy's reward, its entropy, whom it follows, the student's validation."""
+    names, palette = entry["names"], [*sns.color_palette("colorblind", 3), "0.15", "0.55", "tab:purple"]
+    colours = dict(zip(names, palette))
+    ours = rows[(rows["arm"] == "main") & (rows["kind"] == "student") & rows["variant"].str.startswith("reward_")]
+    by = ["tier", "task", "student", "pupil"]
+    curves = {key: policy_curves(mine, list(mine["followed"].iloc[0])) for key, mine in ours.groupby(by)}
+    groups = [(key, here, curves[key]) for key, here in rows.groupby(by, sort=True) if len(curves.get(key, ()))]
+    if not groups:
+        return None
+    with sns.axes_style("whitegrid"):
+        figure = Figure(figsize=(10.4, 6.4 * len(groups)), layout="constrained")
+        for part, ((tier, task, _, pupil), here, policy) in zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups):
+            repeats = here["repeat"].nunique()
+            part.suptitle(f"{task}, {pupil}, {tier} tier, {repeats} repeat{'s' if repeats > 1 else ''}", fontsize=11)
+            paid, sure, whom, student = part.subplots(2, 2).ravel()
+            border = policy[policy["stage"] == "pretraining"]["batch"].max()
+            for axis, measure in ((paid, "reward"), (sure, "entropy")):
+                curve(axis, policy[policy["measure"] == measure], "batch", colours, names)
+            shares = policy[(policy["variant"] == "reward_3") & ~policy["measure"].isin(["reward", "entropy"])]
+            followed = list(dict.fromkeys(shares["measure"]))
+            grey = dict(zip([name for name in followed if name != "nobody"], sns.color_palette("deep"))) | {"nobody": "0.45"}
+            shares = shares.assign(value=100 * shares["value"], variant=shares["measure"])
+            curve(whom, shares, "batch", grey, {}, each=True)
+            seen = student_curves(here, list(names))
+            curve(student, seen.assign(value=100 * seen["value"]), "epoch", colours, names, marker="o")
+            sure.axhline(np.log(2), color="0.5", linewidth=0.8, linestyle="--")
+            student.xaxis.get_major_locator().set_params(integer=True)
+            whom.set_ylim(-2, 102)
+            for axis, title, words in ((paid, "what the policy is paid", "reward, change in its stage"),
+                                       (sure, "how sure it is", "entropy of a coin, nats"),
+                                       (whom, "whom it follows (reward 3)", "samples, per cent"),
+                                       (student, "the student", "validation accuracy x 100")):
+                axis.set_title(title, fontsize=10)
+                axis.set_ylabel(words, fontsize=9)
+                axis.set_xlabel("epoch of the student" if axis is student else "batch of the policy", fontsize=9)
+                if axis is not student and not np.isnan(border):
+                    axis.axvline(border, color="0.3", linewidth=1, linestyle=":")
+    return figure
+
+
+def curve(axis, data: pd.DataFrame, x: str, colours: dict, names: dict, each: bool = False, **style) -> None:
+    """One line per variant, the mean over repeats, with a band of one standard deviation; or (each) with every repeat's."""
+    shown = [variant for variant in colours if (data["variant"] == variant).any()]
+    data = data.assign(variant=data["variant"].map(lambda v: names.get(v, v)))
+    look = {"data": data, "x": x, "y": "value", "hue": "variant", "hue_order": [names.get(v, v) for v in shown],
+            "palette": [colours[v] for v in shown], "ax": axis}
+    if each:
+        sns.lineplot(**look, units="repeat", estimator=None, linewidth=0.7, alpha=0.6, legend=False)
+    sns.lineplot(**look, errorbar=None if each else "sd", err_kws={} if each else SHADE, linewidth=1.8, markersize=4, **style)
+    axis.legend(fontsize=8, frameon=True)
+    axis.tick_params(labelsize=9)

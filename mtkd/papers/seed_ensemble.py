@@ -1,97 +1,180 @@
-"""The seed ensemble's five claims and its negative controls, tested over independently trained pools of teachers.
+"""What seed_ensemble.yaml cannot say: the paper's aggregation (§5.2), from students to scores per combination of teachers.
 
-Every combination of k teachers is drawn from one pool of (in the paper) six teachers, so combinations share teachers
-and are not independent. The replicate is therefore the pool: one difference per pool and setting, n = number of pools.
-All differences and margins are in points, that is, the score times 100.
+Every combination of k teachers is drawn from one pool of (in the paper) six teachers, so combinations share teachers and are
+not independent. The replicate is therefore the pool: one difference per pool and setting, n = number of pools.
+
+Single-teacher mode reuses, for each combination of k teachers, the students that were distilled from each of its
+members alone; multi-teacher mode takes the students distilled from the whole combination, one per primary. The smallest
+and the largest score of each combination are then averaged over the combinations. Worked example, one pool, k = 2:
+
+    students of one teacher      {0}: 0.60    {1}: 0.70    {2}: 0.80
+    single mode                  {0,1}: 0.60 .. 0.70    {0,2}: 0.60 .. 0.80    {1,2}: 0.70 .. 0.80
+    averaged over combinations   min = (0.60 + 0.60 + 0.70) / 3 = 0.6333    max = (0.70 + 0.80 + 0.80) / 3 = 0.7667
 """
 
 import numpy as np
 import pandas as pd
 
-from mtkd import papers
-from mtkd.evidence.frames import data_note, in_order, margin_points
-from mtkd.evidence.verdicts import Member, Verdict, universal
-from mtkd.papers import Exhibit
-from mtkd.papers.seed_ensemble_figures import fig2, fig3, fig4, fig5, fig6, fig7
-from mtkd.papers.seed_ensemble_scores import (
-    CLIP_TOLERANCE,
-    LAYOUT,
-    MULTI,
-    PAPER,
-    SETTING,
-    SINGLE,
-    aggregate,
-    equal_time,
-    rows_frame,
-)
-from mtkd.papers.seed_ensemble_tables import controls, summary, table1, table2
+from mtkd.evidence.exhibits import with_paper
+from mtkd.evidence.frame import points
+from mtkd.evidence.paper import Paper
+from mtkd.evidence.verdicts import MIN_REPLICATES, Member, examine
+from mtkd.papers import read
 
-EXHIBITS = {f"{PAPER}.{make.__name__}": make for make in (table1, table2, fig2, fig3, fig4, fig5, fig6, fig7)}
-EXTRAS = {f"{PAPER}.controls": controls}
-__all__ = ["EXHIBITS", "EXTRAS", "aggregate", "claims", "controls", "equal_time", "exhibit", "rows_frame", "summary"]
-
-TEXT_ARMS = ("tinybert", "distilbert")
-FULL_TERMS = "CE+KD+cos"
-OTHER_TERMS = ("CE", "KD", "CE+KD", "CE+cos", "KD+cos")
-UNIT = "points"
+SINGLE, MULTI = "single", "multi"
+SETTING = ["tier", "arm", "task", "metric", "setting", "pool"]
+CLIP_TOLERANCE = 0.10  # how much longer than the longest single-teacher run still counts as "the same time"
+ARMS = {"tinybert": "TinyBERT", "distilbert": "DistilBERT", "resnet": "ResNet"}
+ROLES = {"teacher": "teacher", "undistilled": "student, not distilled", "student": "student of one teacher"}
+COUNTED = {False: "teacher training not counted", True: "teacher training counted"}
+ENDS = {"min": "worst", "max": "best"}
+FULL_TERMS, OTHER_TERMS = "CE+KD+cos", ("CE", "KD", "CE+KD", "CE+cos", "KD+cos")
+_COMBINATION = [
+    *SETTING, "k", "members", "mode", "n_scores", "equal", "min", "max", "mean", "students_s", "score_s", "teachers_s",
+]  # fmt: skip
 
 
-def exhibit(identifier: str, records: list[dict]) -> Exhibit:
-    """One exhibit of this paper by id: "seed_ensemble.fig2", or just "fig2" or "controls"."""
-    full = identifier if identifier.startswith(PAPER) else f"{PAPER}.{identifier}"
-    return EXTRAS[full](records) if full in EXTRAS else papers.exhibit(full, records)
+def combinations(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per pool, combination of teachers and mode: its number of scores, their min, max and mean, its seconds.
 
-
-def same_k_members(frame: pd.DataFrame, margin: float) -> tuple[list[Member], list[Member]]:
-    """Settings of S1 (worst scores) and S2 (best): multi minus single at the same k >= 2, per arm, task and k."""
-    table = aggregate(frame[frame["kind"] == "student"])
-    single, multi = (table[(table["mode"] == mode) & (table["k"] >= 2)] for mode in (SINGLE, MULTI))
-    both = single.merge(multi, on=[*SETTING, "k"], suffixes=("_single", "_multi"))
-    worst, best = [], []
-    for (arm, task, metric, k), pools in both.groupby(["arm", "task", "metric", "k"], sort=True):
-        label = f"{arm}, {task}, k = {k}"
-        worst.append(Member(f"{label}: worst", _points(pools["min_multi"] - pools["min_single"])))
-        difference = _points(pools["max_multi"] - pools["max_single"])
-        best.append(Member(f"{label}: best", difference, margin=margin_points(metric, margin)))
-    return worst, best
-
-
-def _points(differences: pd.Series) -> np.ndarray:
-    return 100 * differences.to_numpy(dtype=float)
-
-
-def equal_time_members(frame: pd.DataFrame, margin: float) -> tuple[list[Member], str]:
-    """Settings of S3: worst and best at equal time, without and with teacher training; and what to note about clipping.
-
-    A setting in which the multi-teacher students took, on average over pools, over 10% longer than the longest
-    single-teacher point has no equal-time comparison: it gets no differences, which rules out "supported".
+    `equal` says that both modes have the same number of scores, as a comparison of minima needs: the more scores, the
+    lower the smallest. Combinations whose members have no single-teacher student appear in neither mode.
+    students_s sums the students' own seconds (intermediate stage and training), score_s counts each member's scoring
+    once, teachers_s each member's training once.
     """
-    members, clipped, total, too_long = [], 0, 0, 0
-    for count_teachers, words in ((False, "teachers free"), (True, "teachers counted")):
-        table = equal_time(frame, count_teachers)
-        for (arm, task, metric, k), group in table.groupby(["arm", "task", "metric", "k"], sort=True):
-            usable = group["overshoot"].mean() <= CLIP_TOLERANCE
-            clipped, total = clipped + int(group["clipped"].sum()), total + len(group)
-            too_long += not usable
-            label = f"{arm}, {task}, k = {k}, {words}"
-            worst = _points(group["min_multi"] - group["min_single"])
-            best = _points(group["max_multi"] - group["max_single"])
-            members.append(Member(f"{label}: worst", worst if usable else []))
-            members.append(Member(f"{label}: best", best if usable else [], margin=margin_points(metric, margin)))
-    note = f"{clipped} of {total} points took longer or shorter than every single-teacher point and use its end"
-    note += f"; {too_long} settings took over {CLIP_TOLERANCE:.0%} longer and are left out" if too_long else ""
-    return members, note
+    students, result = frame[frame["kind"] == "student"], []
+    for setting, pool in students.groupby(SETTING, sort=True):
+        by_members = dict(list(pool.groupby("members", sort=True)))
+        for members, multi in by_members.items():
+            single_parts = [by_members.get((member,)) for member in members]
+            if not members or any(part is None for part in single_parts):
+                continue
+            single = pd.concat(single_parts)
+            once = {name: sum(part[name].mean() for part in single_parts) for name in ("score_s", "teachers_s")}
+            modes = ((SINGLE, single, once), (MULTI, multi, multi[["score_s", "teachers_s"]].mean().to_dict()))
+            for mode, rows, shared in modes:
+                scores = rows["score"].astype(float)
+                result.append(
+                    dict(zip(SETTING, setting))
+                    | {"k": len(members), "members": members, "mode": mode, "n_scores": len(rows)}
+                    | {"equal": len(single) == len(multi), "min": scores.min(), "max": scores.max()}
+                    | {"mean": scores.mean(), "students_s": (rows["intermediate_s"] + rows["train_s"]).sum()}
+                    | shared
+                )
+    return pd.DataFrame(result, columns=_COMBINATION).astype({"equal": bool})
 
 
-def terms_members(frame: pd.DataFrame) -> list[Member]:
+def aggregate(frame: pd.DataFrame) -> pd.DataFrame:
+    """min and max of each combination's scores, averaged over combinations, per tier, arm, task, pool, k and mode.
+
+    Columns min, max and their standard deviations over combinations min_std, max_std (nan for one combination),
+    n_scores (per combination, the same in both modes) and combinations. Combinations with unequal numbers of scores
+    are left out; how many is in `.attrs["unequal"]`.
+    """
+    table = combinations(frame)
+    result = table[table["equal"]].groupby([*SETTING, "k", "mode"], sort=True).agg(
+        min=("min", "mean"), max=("max", "mean"), min_std=("min", "std"), max_std=("max", "std"),
+        n_scores=("n_scores", "max"), combinations=("members", "size")).reset_index()
+    result.attrs["unequal"] = int((~table["equal"]).sum() // 2)
+    return result
+
+
+def with_time(table: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
+    """Add time_s, the seconds a combination costs, to what `combinations` returns."""
+    total = table["students_s"] + table["score_s"] + (table["teachers_s"] if count_teachers else 0.0)
+    return table.assign(time_s=total.astype(float))
+
+
+def time_curves(frame: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
+    """Time and min and max score per pool, k and mode, each averaged over the combinations."""
+    table = with_time(combinations(frame), count_teachers)
+    return table[table["equal"]].groupby([*SETTING, "k", "mode"], sort=True)[["time_s", "min", "max"]].mean().reset_index()
+
+
+def equal_time(frame: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
+    """Multi-teacher scores at each k >= 2 beside the single-teacher curve read at the same time, per pool.
+
+    The single-teacher curve joins its points (time, min) and (time, max) for k = 1, 2, ... by straight lines. Where the
+    multi-teacher students took longer or shorter than every single-teacher point, the nearest end is used and `clipped`
+    is true; `overshoot` is the part by which the time lies beyond the longest (0.05 = 5% longer), else 0.
+    """
+    result = []
+    for setting, pool in time_curves(frame, count_teachers).groupby(SETTING, sort=True):
+        single = pool[pool["mode"] == SINGLE].sort_values("time_s")
+        longest, shortest = single["time_s"].max(), single["time_s"].min()
+        for multi in pool[(pool["mode"] == MULTI) & (pool["k"] >= 2)].itertuples():
+            at = {name: float(np.interp(multi.time_s, single["time_s"], single[name])) for name in ENDS}
+            result.append(
+                dict(zip(SETTING, setting))
+                | {"k": multi.k, "time_s": multi.time_s, "min_multi": multi.min, "max_multi": multi.max}
+                | {"min_single": at["min"], "max_single": at["max"]}
+                | {"clipped": not shortest <= multi.time_s <= longest}
+                | {"overshoot": max(0.0, multi.time_s / longest - 1.0) if longest > 0 else 0.0}
+            )
+    columns = [*SETTING, "k", "time_s", "min_multi", "max_multi", "min_single", "max_single", "clipped", "overshoot"]
+    return pd.DataFrame(result, columns=columns)
+
+
+def aggregated(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, and rows that no run wrote, of which claims and figures speak; kind is "worst" or "best" (of a combination):
+
+    variant "same k"       per pool, k and mode: averaged over the combinations
+    variant "same time"    per pool, k >= 2, mode and counted: both modes at the time that the multi-teacher students took. A
+                           setting in which that was, on average over pools, over 10% longer than the longest single-teacher
+                           point has no comparison: no score, which rules out "supported"
+    variant "combination"  per pool, combination, mode and counted, with its seconds
+
+    Added columns: mode, counted, seconds (of the combination), seconds_of_k (the mean over combinations), clipped, too_long,
+    top (k is the largest), like_control (a student of the very teachers that a control of its arm has).
+    """
+    frame = frame.assign(members=[tuple(sorted(members)) for members in frame["members"]])
+    controls = set(frame[frame["kind"] == "control"][["tier", "arm", "task", "members"]].itertuples(index=False, name=None))
+    keys = frame[["tier", "arm", "task", "members"]].itertuples(index=False, name=None)
+    more = [frame.assign(like_control=[key in controls for key in keys])]
+    means, each = aggregate(frame), combinations(frame)
+    for end, kind in ENDS.items():
+        more.append(means[[*SETTING, "k", "mode"]].assign(kind=kind, variant="same k", score=means[end]))
+        for count, counted in COUNTED.items():
+            rows = with_time(each[each["equal"]], count)
+            seconds = rows.groupby(["tier", "arm", "task", "mode", "k"])["time_s"].transform("mean")
+            more.append(rows[[*SETTING, "k", "mode", "members"]].assign(
+                kind=kind, variant="combination", counted=counted, score=rows[end],
+                seconds=rows["time_s"], seconds_of_k=seconds))
+            timed = equal_time(frame, count)
+            too_long = timed.groupby(["tier", "arm", "task", "k"])["overshoot"].transform("mean") > CLIP_TOLERANCE
+            for mode in (SINGLE, MULTI):
+                more.append(timed[[*SETTING, "k", "clipped"]].assign(
+                    kind=kind, variant="same time", mode=mode, counted=counted, too_long=too_long,
+                    score=timed[f"{end}_{mode}"].where(~too_long)))
+    whole = pd.concat([part for part in more if len(part)] or more[:1], ignore_index=True)
+    k = whole["k"].where(whole["kind"].isin(ENDS.values()))
+    top = k == k.groupby([whole["tier"], whole["arm"], whole["task"]]).transform("max")
+    missing = {"mode": "", "counted": "", "clipped": False, "too_long": False, "like_control": False, "seconds": np.nan,
+               "seconds_of_k": np.nan}
+    whole = whole.reindex(columns=list(dict.fromkeys([*whole.columns, *missing])))
+    for name, value in missing.items():
+        whole[name] = whole[name].astype(object).where(whole[name].notna(), value).astype(type(value))
+    return whole.assign(top=top)
+
+
+def label(row: pd.Series) -> str:
+    """What tables call a model: "TinyBERT teacher (scratch-2x96)", "several teachers"."""
+    if row["mode"]:
+        return {SINGLE: "single teacher", MULTI: "several teachers"}[row["mode"]]
+    name = f" ({row['model']})" if isinstance(row["model"], str) else ""
+    return f"{ARMS.get(row['arm'], row['arm'])} {ROLES.get(row['kind'], row['kind'])}{name}"
+
+
+def terms(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
     """Settings of S5: CE + KD + cos minus each other set of terms, per task; one difference per pool.
 
     Within a pool the mean is taken over the (members, primary, repeat) that both sets were trained for; where they
-    share none (plain CE needs no teacher and may have been trained without naming one), over all of each.
+    share none (plain CE needs no teacher and may have been trained without naming one), over all of each. No contrast can say
+    that: it takes the mean of each side by itself.
     """
-    rows = frame[(frame["kind"] == "terms") & (frame["arm"] == "distilbert")]
+    rows = rows[(rows["kind"] == "terms") & (rows["arm"] == "distilbert")]
     cell = [f"{m}/{p}/{r}" for m, p, r in zip(rows["members"], rows["primary"], rows["repeat"])]  # no primary: "nan"
-    members = []
+    found = []
     for task, table in rows.assign(cell=cell).groupby("task", sort=True):
         cells = table.pivot_table(index=["pool", "cell"], columns="variant", values="score")
         cells = cells.reindex(columns=[FULL_TERMS, *OTHER_TERMS])
@@ -100,60 +183,53 @@ def terms_members(frame: pd.DataFrame) -> list[Member]:
             if difference.empty:
                 means = cells.groupby("pool").mean()
                 difference = (means[FULL_TERMS] - means[rival]).dropna()
-            members.append(Member(f"distilbert, {task}: {FULL_TERMS} against {rival}", _points(difference)))
-    return members
+            words = f"distilbert, {task}: {FULL_TERMS} against {rival}"
+            found.append(examine(Member(words, 100 * difference.to_numpy(dtype=float)), alpha))
+    return found
 
 
-def _data_note(frame: pd.DataFrame) -> str:
-    """What a verdict stood on: pools, models and tasks, stand-ins named as such."""
-    return data_note(LAYOUT, frame, ", ".join(sorted(frame["arm"].unique())))
-
-
-def _better_note(verdict: Verdict) -> str:
-    """Words on equivalence members that were not worse, or even better by more than the margin."""
-    parts = [part for part in verdict.parts if part["kind"] == "equivalence" and part["n"] >= 3]
-    not_worse = sum(part["p_not_worse"] <= 0.05 for part in parts)
+def best_scores(rows: pd.DataFrame, parts: list[dict]) -> str:
+    """Words on best scores that were not worse, or even better by more than the margin."""
+    parts = [part for part in parts if part["kind"] == "equivalence" and part["n"] >= MIN_REPLICATES]
     better = [part["label"] for part in parts if part["p_better"] <= 0.05]
+    not_worse = sum(part["p_not_worse"] <= 0.05 for part in parts)
     words = f"best scores: not worse by the margin in {not_worse} of {len(parts)} settings" if parts else ""
     return words + (f"; better by more than the margin in {'; '.join(better)}" if better else "")
 
 
-def claims(records: list[dict], margin: float = 0.01, alpha: float = 0.05) -> list[Verdict]:
-    """Verdicts on S1 to S5, per tier. `margin` is in units of accuracy (0.01 = one point; MCC gets twice that).
-
-    S1: worst multi-teacher student above the worst single-teacher one; S2: best within the margin; S3: both at equal
-    time; S4: S1 and S2 for ResNet; S5: CE + KD + cos above each other set of terms. Rules: `verdicts.universal`. A
-    claim that no tier has data for is "not tested"; a tier without data for a claim another tier tested is left out.
-    """
-    frame = rows_frame(records)
-    verdicts = [v for tier, rows in frame.groupby("tier", sort=True) for v in _tier_claims(rows, tier, margin, alpha)]
-    return in_order(PAPER, verdicts)
+def clipping(rows: pd.DataFrame, parts: list[dict]) -> str:
+    """Words on S3's points at which there is no single-teacher point of the same time."""
+    timed = rows.query('kind == "worst" and variant == "same time" and mode == "multi" and arm in ("tinybert", "distilbert")')
+    too_long = timed[timed["too_long"]].groupby(["arm", "task", "k", "counted"]).ngroups
+    note = f"{timed['clipped'].sum()} of {len(timed)} points took longer or shorter than every single-teacher point and use its"
+    note += " end"
+    note += f"; {too_long} settings took over {CLIP_TOLERANCE:.0%} longer and are left out" if too_long else ""
+    return "; ".join(filter(None, [best_scores(rows, parts), note]))
 
 
-def _tier_claims(frame: pd.DataFrame, tier: str, margin: float, alpha: float) -> list[Verdict]:
-    text = frame[frame["arm"].isin(TEXT_ARMS) & (frame["kind"] == "student")]
-    image = frame[(frame["arm"] == "resnet") & (frame["kind"] == "student")]
-    worst, best = same_k_members(text, margin)
-    timed, time_note = equal_time_members(text, margin)
-    image_worst, image_best = same_k_members(image, margin)
-    terms = frame[(frame["kind"] == "terms") & (frame["arm"] == "distilbert")]
-    plan = [
-        ("S1", worst, text, ""), ("S2", best, text, ""), ("S3", timed, text, time_note),
-        ("S4", image_worst + image_best, image, _image_time_note(image, margin, alpha)),
-        ("S5", terms_members(frame), terms, ""),
-    ]  # fmt: skip
-    verdicts = []
-    for name, members, rows, extra in plan:
-        if not members:
-            continue
-        options = {"alpha": alpha, "tier": tier, "unit": UNIT, "replicate": "pools"}
-        notes = [_data_note(rows), _better_note(universal(name, members, **options)), extra]
-        verdicts.append(universal(name, members, note="; ".join(note for note in notes if note), **options))
-    return verdicts
+def table2(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """This kit's rows above the paper's table (models by data sets, drop in parentheses). No general table has the drop: the
+    mean over pools of the teachers' mean minus the model's, within one set of parameters."""
+    found: dict[tuple, dict[str, str]] = {}
+    for (tier, _, task, setting), group in rows.groupby(["tier", "arm", "task", "setting"], sort=True):
+        pools = group.groupby(["kind", "pool"])["score"].mean()
+        for kind in (kind for kind in ROLES if kind in pools):
+            models, drop = group[group["kind"] == kind], ""
+            if kind != "teacher" and "teacher" in pools:
+                drop = f" ({100 * (pools['teacher'] - pools[kind]).mean():.1f})"
+            name, column = models["name"].iloc[0], paper.task(task)
+            name += f" [{setting}]" if column in found.get((f"{tier} tier", name), {}) else ""  # with other parameters
+            found.setdefault((f"{tier} tier", name), {})[column] = f"{points(models['score'])}{drop} n={len(models)}"
+    for number in paper.published:
+        row, column, value = number["row"], number["column"], number["value"]
+        if number["exhibit"] == "table2" and not column.endswith(" drop"):
+            drop = paper.printed("table2", row, f"{column} drop")
+            found.setdefault(("paper", row), {})[column] = f"{value:.1f}" + (f" ({drop:.1f})" if drop is not None else "")
+        elif number["exhibit"] == "fig6":
+            found.setdefault(("paper", f"{number['note']} ({column})"), {})[row] = f"{value}"
+    return with_paper(paper, {}, found)
 
 
-def _image_time_note(image: pd.DataFrame, margin: float, alpha: float) -> str:
-    """At equal time, ResNet is no part of S4's test; its outcome is told beside it."""
-    members, _ = equal_time_members(image, margin)
-    outcome = universal("S4", members, alpha=alpha)
-    return f"at equal time {outcome.passed} of {outcome.members} settings pass" if members else ""
+PAPER = read("seed_ensemble", label=label, derive=aggregated, parts={"S5": terms}, draws={"drops": table2},
+             notes={"S2": best_scores, "S3": clipping, "S4": best_scores})
+claims, exhibit, rows_frame, summary = PAPER.claims, PAPER.exhibit, PAPER.frame, PAPER.summary

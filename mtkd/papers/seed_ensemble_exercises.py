@@ -1,11 +1,14 @@
 """Checks of the exercises at the end of notebooks/seed_ensemble.ipynb (their answers are in tests/test_lecture.py)."""
 
+from types import SimpleNamespace
+
 import torch
 
 from mtkd.lecture import Exercises
-from mtkd.papers.seed_ensemble_plans import plans
+from mtkd.papers.seed_ensemble_study import students
 from mtkd.rules import losses
 
+EIGHT = SimpleNamespace(arm="tinybert", n_teachers=8, repeats=1, controls=False)  # teachers in a pool
 LOGITS = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]])  # one sample, two teachers, two classes
 
 
@@ -36,6 +39,6 @@ def follows_the_sure(function) -> bool:
 exercises = Exercises({
     "1": lambda answer: abs(answer - losses.mean_probabilities(LOGITS)[0, 0].item()) < 5e-4,
     "2": right_distillation_loss,
-    "3": lambda answer: answer == len(plans("tinybert", 8)),
+    "3": lambda answer: answer == sum(s.kind == "student" for s in students(EIGHT)),
     "4": follows_the_sure,
 })

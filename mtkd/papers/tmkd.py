@@ -1,221 +1,148 @@
-"""TMKD's nine claims, tested over independent repeats: in each, teachers and students have seeds of their own.
+"""What tmkd.yaml cannot say: the names of TMKD's models, speeds that were measured side by side (T4, T8), and gains by depth
+and by share (T5, T6). Its tables and figures are in tmkd_tables.py.
 
 Everything in one repeat shares its teachers' seeds, so two arms of the same repeat are compared as a pair: one difference
 per repeat and setting (a task, an architecture), n = number of repeats. Differences of scores and margins are in points,
-that is, the score times 100; differences of speed are in per cent, and say so in their label. A claim of several parts is
-"supported" only where each of them was tested: a part that no run has anything for stands among the settings, without data.
+that is, the score times 100; differences of speed are in per cent, and say so in their label.
 """
+
+from __future__ import annotations
 
 import pandas as pd
 
-from mtkd import papers
-from mtkd.evidence.frames import data_note, differences, in_order, margin_points
-from mtkd.evidence.verdicts import Member, Verdict, universal
-from mtkd.papers import Exhibit
-from mtkd.papers.tmkd_extras import controls, made_with, speed, summary
-from mtkd.papers.tmkd_figures import fig2, fig3, pools
-from mtkd.papers.tmkd_scores import (
-    LAYOUT,
-    PAPER,
-    beside,
-    largest_pool,
-    method_name,
-    pick,
-    rows_frame,
-    speed_ratios,
-    student_name,
-    transformers,
-)
-from mtkd.papers.tmkd_tables import table2, table3, table4, table5, table6, table7, table8, table9
+from mtkd.evidence.verdicts import Member, examine
+from mtkd.papers import read
+from mtkd.papers import tmkd_tables as tables
+from mtkd.papers.tmkd_tables import beside
 
-EXHIBITS = {f"{PAPER}.{make.__name__}": make
-            for make in (table2, table3, table4, table5, table6, table7, table8, table9, fig2, fig3)}  # fmt: skip
-EXTRAS = {f"{PAPER}.controls": controls, f"{PAPER}.pools": pools, f"{PAPER}.speed": speed}
-Found = list[tuple[Member, pd.DataFrame]]  # settings that were tested, each with our rows in it
+SECTIONS = ("main", "stages", "averages", "bilstm", "layers", "alpha", "pools", "largest", "controls", "speed")
+POOLS = ("base", "large", "extreme")  # names of the pools, in the order of their sizes
+METHODS = {"one": "1-o-1", "average": "1avg-o-1", "each": "m-o-m", "many": "m-o-1"}
+SPEED = {"qps": "samples_per_second", "latency_ms": "latency_p50_ms", "best_batch": "best_batch",
+         "best_latency_ms": "best_latency_ms", "weights_mib": "weights_mib"}  # fmt: skip
 FASTER = 2.0  # "three times", "many times" the speed: tested as more than twice
-__all__ = ["EXHIBITS", "EXTRAS", "claims", "controls", "exhibit", "made_with", "pools", "rows_frame", "speed", "summary"]
 
 
-def exhibit(identifier: str, records: list[dict]) -> Exhibit:
-    """One exhibit of this paper by id: "tmkd.table4", or just "table4", "controls", "pools" or "speed"."""
-    full = identifier if identifier.startswith(PAPER) else f"{PAPER}.{identifier}"
-    return EXTRAS[full](records) if full in EXTRAS else papers.exhibit(full, records)
+def is_bilstm(student: str) -> bool:
+    return student.startswith("bilstm")
 
 
-def against(label: str, ours: pd.DataFrame, rival: pd.DataFrame, **options) -> Found:
-    """One member, or none where there is nothing to compare."""
-    found = differences(ours, rival, LAYOUT.replicate)
-    return [(Member(label, found, **options), ours)] if len(found) else []
+def method_name(method: str, pool: str = "") -> str:
+    """What the paper calls a way to distil.
+
+    >>> method_name("many"), method_name("many", "base"), method_name("one", "large"), method_name("each")
+    ('MKD', 'TMKD base', 'TKD large (1-o-1)', 'm-o-m')
+    """
+    if method == "many":
+        return f"TMKD {pool}" if pool else "MKD"
+    return f"TKD {pool} ({METHODS[method]})" if pool and method in METHODS else METHODS.get(method, method)
 
 
-def settings(rows: pd.DataFrame):
-    """(label, rows) per task and student architecture of the arm "methods"."""
-    students = rows[(rows["arm"] == "methods") & (rows["kind"] == "student")]
-    for (task, student), found in students.groupby(["task", "student"], sort=True):
-        yield f"{task}, {student_name(student, found['layers'].iloc[0])}", found
+def label(row: pd.Series) -> str:
+    """What Table 4 calls a model: "BERT-3 (1-o-1)", "Bi-LSTM (TMKD base)", "teacher, the best of 3"."""
+    if row["kind"] == "teacher":
+        return f"teacher, the best of {int(row['n'])}" if row["variant"] == "best" else "teacher"
+    if row["kind"] == "ensemble":
+        return f"ensemble of {int(row['n'])} teachers"
+    return row["built"] if row["kind"] == "undistilled" else f"{row['built']} ({row['way']})"
 
 
-def versus(rows: pd.DataFrame, ours: tuple[str, str], rival: tuple[str, str]) -> Found:
-    """One (method, pool) against another, in every setting that has both."""
-    words = f"{method_name(*ours)} against {method_name(*rival)}"
-    return [member for label, found in settings(rows)
-            for member in against(f"{label}: {words}", pick(found, *ours), pick(found, *rival))]  # fmt: skip
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with bilstm, built (the architecture as Table 4 has it), way (what the paper calls method and pool), top (the
+    pool is the larger one of its tier), and speeds in columns of their own. A speed has no pool, since what a network has
+    learned does not change it (rows of older records name one)."""
+    pool = frame["pool"].mask(frame["arm"] == "speed", "")
+    has_large = ((frame["arm"] == "methods") & (pool == "large")).groupby(frame["tier"]).transform("any")
+    built = ["" if not student else "Bi-LSTM" if is_bilstm(student) else f"BERT-{int(layers)}"
+             for student, layers in zip(frame["student"], frame["layers"])]
+    speeds = {name: pd.to_numeric(frame[f"speed {key}"]) for name, key in SPEED.items() if f"speed {key}" in frame}
+    return frame.assign(pool=pool, bilstm=frame["student"].map(is_bilstm).astype(bool), built=built, **speeds,
+                        way=[method_name(*where) for where in zip(frame["method"], pool)],
+                        top=pool == has_large.map({True: "large", False: "base"}))
 
 
-def pretraining_parts(rows: pd.DataFrame) -> dict[str, Found]:
-    """T1: TKD minus KD (Table 5), on the pool's own task and on others."""
-    found = versus(transformers(rows), ("one", largest_pool(rows)), ("one", ""))
-    return {what: [(member, ours) for member, ours in found if (ours["role"] == role).all()]
-            for what, role in (("the pool's own task", "target"), ("transfer to another task", "transfer"))}  # fmt: skip
+# --- claims that are no contrast ------------------------------------------------------------------------------------------
 
 
-def order_parts(rows: pd.DataFrame, pool: str) -> dict[str, Found]:
-    """T2: m-o-1 minus 1avg-o-1, and 1avg-o-1 minus 1-o-1, with the pool or without ("")."""
-    steps = [((more, pool), (fewer, pool)) for more, fewer in (("many", "average"), ("average", "one"))]
-    return {f"{method_name(*more)} against {method_name(*fewer)}": versus(rows, more, fewer) for more, fewer in steps}
+def speed_ratios(ours: pd.DataFrame, rival: pd.DataFrame, column: str = "qps") -> pd.Series:
+    """Ours by the rival's, one number per repeat: the mean over the runs that measured both, each in the same process.
+
+    >>> row = {"repeat": 0, "run": "a", "qps": 300.0}
+    >>> speed_ratios(pd.DataFrame([row, row | {"run": "b", "qps": 900.0}]), pd.DataFrame([row | {"qps": 100.0}])).to_dict()
+    {0: 3.0}
+    """
+    mean = [rows.groupby(["repeat", "run"])[column].mean() for rows in (ours, rival)]
+    return (mean[0] / mean[1]).dropna().groupby("repeat").mean()
 
 
-def both_parts(rows: pd.DataFrame) -> dict[str, Found]:
-    """T3: TMKD minus TKD and minus MKD, at the large pool (Figure 2)."""
-    rows, pool = transformers(rows), largest_pool(rows)
-    return {"TMKD against TKD": versus(rows, ("many", pool), ("one", pool)),
-            "TMKD against MKD": versus(rows, ("many", pool), ("many", ""))}
+def faster(rival: str, what: str):
+    """T4, T8: per cent by which the student's queries per second exceed FASTER times the rival's, one per repeat; both were
+    timed by the same run, since two runs may have found the machine busy in different ways."""
+    def parts(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
+        methods = rows[rows["arm"] == "methods"]
+        speeds = beside(every, methods, "speed")
+        own = speeds[speeds["student"].isin(methods[(methods["kind"] == "student") & ~methods["bilstm"]]["student"])]
+        theirs = own[own["method"] == "each"] if rival == "each" else speeds[speeds["kind"] == "teacher"]
+        ours = own[own["method"] == "many"]
+        ratio, size = (speed_ratios(ours, theirs, column) for column in ("qps", "parameters"))
+        words = f"speed in per cent: above {FASTER:g} times that of {what} "
+        words += f"(here {ratio.mean():.1f} times, with {size.mean():.2f} of its parameters)"
+        found = Member(words, 100 * (ratio / FASTER - 1).to_numpy(dtype=float))
+        return [examine(found, alpha) | {"part": f"speed against {what}"}] if len(ratio) else []
+    return parts
 
 
-def ensemble_members(rows: pd.DataFrame, pools: tuple[str, ...]) -> Found:
-    """T4: one student of many teachers minus the ensemble of students, with stage 1 (TMKD) and without (MKD)."""
-    return [member for pool in pools for member in versus(rows, ("many", pool), ("each", ""))]
-
-
-def faster(ours: pd.DataFrame, rival: pd.DataFrame, what: str) -> Found:
-    """Per cent by which the student's queries per second exceed FASTER times the rival's, one per repeat; both were timed by
-    the same run, since two runs may have found the machine busy in different ways."""
-    ratio = speed_ratios(ours, rival)
-    label = f"speed in per cent: above {FASTER:g} times that of {what}"
-    return [(Member(label, 100 * (ratio / FASTER - 1).to_numpy(dtype=float)), ours)] if len(ratio) else []
-
-
-def layer_members(rows: pd.DataFrame) -> Found:
+def depths(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
     """T5: the gain from the first depth to the second, and that gain minus the one to the third (1, 3, 5 in the paper)."""
     members = []
-    for task, found in rows.groupby("task", sort=True):
-        depths = sorted(found["layers"].unique())
-        if len(depths) >= 3:
-            low, middle, high = (found[found["layers"] == n].groupby("repeat")["score"].mean() for n in depths[:3])
-            first, more = (100 * v.dropna().to_numpy(dtype=float) for v in (middle - low, 2 * middle - low - high))
-            words = "{}: gain from {:g} to {:g} layers".format(task, *depths[:2])
-            members += [(Member(words, first), found), (Member(f"{words} less that to {depths[2]:g}", more), found)]
-    return members
+    for task, found in rows[rows["arm"] == "layers"].groupby("task", sort=True):
+        table = 100 * found.pivot_table(index="repeat", columns="layers", values="score")
+        if table.shape[1] >= 3:
+            (low, a), (middle, b), (high, c) = list(table.items())[:3]
+            words = f"{task}: gain from {low:g} to {middle:g} layers"
+            members += [Member(words, (b - a).dropna()), Member(f"{words} less that to {high:g}", (2 * b - a - c).dropna())]
+    return [examine(member, alpha) for member in members]
 
 
-def alpha_parts(rows: pd.DataFrame) -> dict[str, Found]:
+def shares(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
     """T6: the score rises with alpha below 1 (slope of a straight line per repeat, over the whole range), and falls at 1."""
-    rises, falls = [], []
-    for task, found in rows.groupby("task", sort=True):
-        table = 100 * found.pivot_table(index="repeat", columns="alpha", values="score")
-        shares = [a for a in table if a < 1]
-        if len(shares) > 1:
-            x = pd.Series(shares, index=shares) - sum(shares) / len(shares)
-            slope = table[shares].dropna().mul(x).sum(axis=1) / (x**2).sum()
-            rise = (slope * (shares[-1] - shares[0])).to_numpy(dtype=float)
-            rises.append((Member(f"{task}: rise from {shares[0]:g} to {shares[-1]:g}", rise), found))
-        if shares and 1.0 in table:
-            drop = (table[shares[-1]] - table[1.0]).dropna().to_numpy(dtype=float)
-            falls.append((Member(f"{task}: {shares[-1]:g} against 1", drop), found))
-    return {"a rise with alpha below 1": rises, "a fall at alpha = 1": falls}
+    found = []
+    for task, own in rows[rows["arm"] == "alpha"].groupby("task", sort=True):
+        table = 100 * own.pivot_table(index="repeat", columns="alpha", values="score")
+        below = [a for a in table if a < 1]
+        if len(below) > 1:
+            x = pd.Series(below, index=below) - sum(below) / len(below)
+            slope = table[below].dropna().mul(x).sum(axis=1) / (x**2).sum()
+            rise = Member(f"{task}: rise from {below[0]:g} to {below[-1]:g}", slope * (below[-1] - below[0]))
+            found.append(examine(rise, alpha) | {"part": "a rise with alpha below 1"})
+        if below and 1.0 in table:
+            drop = Member(f"{task}: {below[-1]:g} against 1", (table[below[-1]] - table[1.0]).dropna())
+            found.append(examine(drop, alpha) | {"part": "a fall at alpha = 1"})
+    return found
 
 
-def largest_members(rows: pd.DataFrame) -> Found:
-    """T7, its second half: TMKD at the largest pool minus the best teacher (Table 8)."""
-    members = []
-    for task, found in rows.groupby("task", sort=True):
-        ours, best = found[(found["kind"] == "student") & (found["pool"] != "")], found[found["kind"] == "teacher"]
-        members += against(f"{task}: TMKD with the largest pool against the best teacher", ours, best)
-    return members
+def made_with(records: list[dict]) -> str:
+    """The sizes that runs were made with, a line per tier, from the records' own data: training splits and pools.
 
-
-def teacher_members(rows: pd.DataFrame, teachers: pd.DataFrame, margin: float) -> Found:
-    """T8: TMKD large minus the best teacher of the task; not worse by the margin, or better."""
-    members, pool = [], largest_pool(rows)
-    for (task, metric), found in transformers(pick(rows, "many", pool)).groupby(["task", "metric"], sort=True):
-        best = teachers[(teachers["task"] == task) & (teachers["variant"] == "best")]
-        options = {"margin": margin_points(metric, margin), "or_better": True}
-        members += against(f"{task}: {method_name('many', pool)} against the best teacher", found, best, **options)
-    return members
-
-
-def claims(records: list[dict], margin: float = 0.01, alpha: float = 0.05) -> list[Verdict]:
-    """Verdicts on T1 to T9, per tier. `margin` is in units of accuracy (0.01 = one point; MCC gets twice that).
-
-    T1: TKD above KD, on the pool's own task and on others; T2: m-o-1 above 1avg-o-1 above 1-o-1, with and without stage 1;
-    T3: TMKD above TKD and MKD; T4: TMKD and MKD above m-o-m, at more than twice the speed; T5: the first gain in depth above
-    zero and above the second; T6: rising in alpha, falling at 1; T7: the large pool above the base one, the largest above the
-    teacher; T8: not below the best teacher by the margin, at more than twice its speed; T9: m-o-m above 1-o-1. Rules:
-    `verdicts.universal`. A part of a claim without any data keeps it from "supported"; a claim that no tier has data for is
-    "not tested".
+    >>> data = [("topic", "train", 800), ("topic (pool)", "pool base", 600), ("topic (pool)", "pool large", 2400)]
+    >>> data = [{"task": task, "split": split, "samples": n} for task, split, n in data]
+    >>> made_with([{"paper": "tmkd", "tier": "demo", "data": data}])
+    'demo tier: topic with 800 training texts; pools of 600 and 2,400 texts'
     """
-    frame, every = rows_frame(records), rows_frame(records, every=True)
-    verdicts = [verdict for tier, rows in frame.groupby("tier", sort=True)
-                for verdict in tier_claims(rows, every, tier, margin, alpha)]  # fmt: skip
-    return in_order(PAPER, verdicts)
+    def numbers(values: pd.Series, last: str = "and") -> str:
+        *most, end = [f"{value:,}" for value in sorted(set(values))]
+        return f"{', '.join(most)} {last} {end}" if most else end
+
+    lines = []
+    rows = [row | {"tier": r.get("tier", "")} for r in records if r.get("paper") == PAPER.name for row in r.get("data", [])]
+    for tier, data in pd.DataFrame(rows, columns=["tier", "task", "split", "samples"]).groupby("tier", sort=True):
+        train = data[data["split"] == "train"].groupby("task", sort=False)["samples"]
+        words = [f"{task} with {numbers(sizes, 'or')} training texts" for task, sizes in train]
+        pools = data.loc[data["split"].str.startswith("pool"), "samples"]
+        lines.append(f"{tier} tier: {', '.join(words)}; " + (f"pools of {numbers(pools)} texts" if len(pools) else "no pool"))
+    return "\n".join(lines)
 
 
-def tier_claims(frame: pd.DataFrame, every: pd.DataFrame, tier: str, margin: float, alpha: float) -> list[Verdict]:
-    """frame: the rows of one tier; every: those of all records, from which come the teachers and speeds beside them."""
-    arm = dict(list(frame.groupby("arm")))
-    none = frame.iloc[:0]
-    rows, layers, shares, largest = (arm.get(name, none) for name in ("methods", "layers", "alpha", "largest"))
-    speeds = transformers(beside(every, rows, "speed"))
-    student = transformers(rows[rows["kind"] == "student"])["student"].unique()
-    built = {name: speeds[(speeds["method"] == name) & speeds["student"].isin(student)] for name in ("many", "each")}
-    built["teacher"] = speeds[speeds["kind"] == "teacher"]
-
-    def alone(found: Found, what: str) -> str:
-        """One part of a claim by itself."""
-        verdict = universal("", [member for member, _ in found], alpha=alpha)
-        return f"{what} alone {verdict.passed} of {verdict.members} settings pass: {verdict.verdict}" if found else ""
-
-    helped, single, pretrained = pretraining_parts(rows), order_parts(rows, ""), order_parts(rows, "base")
-    without, with_stage_1 = ensemble_members(rows, ("",)), ensemble_members(rows, ("base", "large"))
-    plan = [
-        ("T1", helped, reach(helped)),
-        ("T2", single | pretrained, alone([pair for found in single.values() for pair in found], "without stage 1")),
-        ("T3", both_parts(rows), ""),
-        ("T4", {"MKD against m-o-m": without, "TMKD against m-o-m": with_stage_1,
-                "speed against m-o-m": faster(built["many"], built["each"], "m-o-m")},
-         "; ".join(filter(None, [alone(without, "without stage 1 (MKD)"), alone(with_stage_1, "with stage 1 (TMKD)"),
-                                 size_note(built)]))),
-        ("T5", {"layers": layer_members(layers)}, ""),
-        ("T6", alpha_parts(shares), ""),
-        ("T7", {"the large pool against the base one": versus(transformers(rows), ("many", "large"), ("many", "base")),
-                "the largest pool against the teacher": largest_members(largest)}, ""),
-        ("T8", {"score against the best teacher": teacher_members(rows, beside(every, rows, "teachers"), margin),
-                "speed against the teacher": faster(built["many"], built["teacher"], "the teacher")},
-         "margin chosen before any run; against the best teacher"),
-        ("T9", {"ensembles": versus(rows, ("each", ""), ("one", ""))}, ""),
-    ]  # fmt: skip
-    return [verdict for name, parts, extra in plan for verdict in decided(name, parts, extra, tier, alpha)]
-
-
-def decided(name: str, parts: dict[str, Found], extra: str, tier: str, alpha: float) -> list[Verdict]:
-    """The verdict on a claim from its parts, each a stated half of it; none where no part was tested. A part without data is
-    a member without differences, which rules out "supported" and is named in the note."""
-    tested = [pair for found in parts.values() for pair in found]
-    if not tested:
-        return []
-    members = [member for member, _ in tested] + [Member(what, []) for what, found in parts.items() if not found]
-    note = "; ".join(filter(None, [data_note(LAYOUT, pd.concat([ours for _, ours in tested])), extra]))
-    return [universal(name, members, note=note, alpha=alpha, tier=tier, unit="points", replicate=LAYOUT.replicates)]
-
-
-def reach(parts: dict[str, Found]) -> str:
-    """Of which kinds of tasks T1 was tested, in words."""
-    own, others = (sorted({ours["task"].iloc[0] for _, ours in found}) for found in parts.values())
-    words = "on the pool's own task" if own else "the pool's own task not tested"
-    return words + (f"; transferred to {', '.join(others)}" if others else "; transfer not tested")
-
-
-def size_note(built: dict[str, pd.DataFrame]) -> str:
-    """How one student of many teachers compares with m-o-m in size and speed, in words."""
-    size, speed = (speed_ratios(built["many"], built["each"], column).mean() for column in ("parameters", "qps"))
-    return f"{size:.2f} of m-o-m's parameters, {speed:.1f} times its queries per second" if pd.notna(speed) else ""
+PAPER = read("tmkd", label=label, derive=named, draws=tables.DRAWS,
+             parts={"T4": faster("each", "m-o-m"), "T5": depths, "T6": shares, "T8": faster("teacher", "the teacher")})
+claims, exhibit, frame, summary = PAPER.claims, PAPER.exhibit, PAPER.frame, PAPER.summary

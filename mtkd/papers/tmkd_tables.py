@@ -1,67 +1,62 @@
-"""TMKD's tables 2 to 9 from records, with the paper's numbers below ours."""
+"""TMKD's tables 2 to 9 and figures 2 and 3 from records, with the paper's numbers below ours, and everything about speed."""
+
+from __future__ import annotations
 
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 
-from mtkd.evidence import frames
-from mtkd.evidence.frames import missing, points
-from mtkd.papers import Exhibit, load
-from mtkd.papers.tmkd_scores import (
-    PAPER,
-    POOLS,
-    STAND_INS,
-    beside,
-    is_bilstm,
-    largest_pool,
-    one_ruler,
-    pick,
-    printed_name,
-    row_name,
-    rows_frame,
-    shown_metrics,
-    target_first,
-    task_label,
-)
+from mtkd.evidence.exhibits import with_paper
+from mtkd.evidence.figures import grid, replicates
+from mtkd.evidence.frame import in_order, points
+from mtkd.evidence.paper import Paper
 
-COSTS = ("QPS", "Parameters (M)")  # columns of costs, after the scores
-LARGER = "larger"  # in place of the name of a pool: see `compared`
-RULER = ("Where several runs timed a network, the run that timed the most networks is shown; runs may have gone side by side "
-         "on one machine, which slows them.")
+BLUE, GREY, ORANGE = (sns.color_palette("colorblind")[i] for i in (0, 7, 1))
+HEADS = {"plain": "no soft head", "one": "one soft head", "many": "a head per teacher", "each": "one student per teacher"}
 
 
-def made(identifier: str, frame: pd.DataFrame, records: list[dict], content, words: str) -> Exhibit:
-    """An exhibit whose caption also says how many repeats each tier has (see `frames.made` for the rest)."""
-    repeats = ""
-    if "repeat" in frame:
-        counts = frame.groupby("tier")["repeat"].nunique()
-        repeats = "Independent repeats: " + ", ".join(f"{n} ({tier} tier)" for tier, n in counts.items()) + "."
-    return frames.made(identifier, frame, records, content, words, repeats)
+# --- rows that belong together --------------------------------------------------------------------------------------------
 
 
-def score_cells(rows: pd.DataFrame) -> dict[str, str]:
+def beside(every: pd.DataFrame, rows: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """The rows of an arm that come from the experiments (tier, parameters and task) of `rows`; every: the rows of all settings.
+
+    Another experiment of the tier, say one that only times throw-away teachers for Table 2, may have more repeats and so be
+    the one that an arm shows; its teachers and speeds say nothing of these students.
+    """
+    of = ["tier", "setting", "task"]
+    same = pd.MultiIndex.from_frame(every[of]).isin(pd.MultiIndex.from_frame(rows[of]))
+    return every[(every["arm"] == arm) & same]
+
+
+def one_ruler(speeds: pd.DataFrame) -> pd.DataFrame:
+    """One measurement of every network and repeat: where several runs timed it, that of the run that timed the most of these
+    networks in the repeat (Bi-LSTMs, a comparison of their own, do not count), so that numbers that stand side by side were
+    measured side by side where they can be."""
+    of = ["tier", "setting", "repeat"]
+    timed = speeds.assign(timed=~speeds["bilstm"]).groupby([*of, "run"])["timed"].transform("sum")
+    ordered = speeds.assign(timed=timed).sort_values(["timed", "run"], ascending=[False, True], kind="stable")
+    return ordered.drop_duplicates([*of, "task", "kind", "method", "student"]).drop(columns="timed").sort_index()
+
+
+def target_first(rows: pd.DataFrame) -> list[str]:
+    """Tasks, those that the pool belongs to before those that the student is transferred to."""
+    return rows.drop_duplicates("task").sort_values(["role", "task"])["task"].tolist()  # "target" sorts before "transfer"
+
+
+# --- cells ----------------------------------------------------------------------------------------------------------------
+
+
+def header(paper: Paper, task: str, metric: str) -> str:
+    """The head of a column: the paper's own where the numbers are comparable, else the task and the metric."""
+    return paper.task(task) if paper.printed_task(task) and metric == "Acc" else f"{paper.task(task)} {metric}"
+
+
+def score_cells(paper: Paper, rows: pd.DataFrame) -> dict[str, str]:
     """Table cells of one model: per task its metric with n, and MAP where it was measured."""
-    cells = {}
-    for task in target_first(rows):
-        group = rows[rows["task"] == task]
-        for number, (label, column) in enumerate(shown_metrics(group)):
-            cells[task_label(task, label)] = points(group[column]) + (f" n={len(group)}" if number == 0 else "")
-    return cells
-
-
-def printed(entry: dict) -> str:
-    """A published number the way the paper writes it."""
-    if entry.get("note", "").startswith("printed as "):
-        return entry["note"].removeprefix("printed as ")
-    whole = float(entry["value"]).is_integer() and entry["unit"] != "accuracy in per cent"
-    return f"{entry['value']:g}" if whole or entry["unit"] == "ms" else f"{entry['value']:.2f}"
-
-
-def with_paper(rows: dict[tuple[str, str], dict], table: str, first: str) -> pd.DataFrame:
-    """Our rows, keyed by (source, label), above the paper's: a frame with the columns source, `first`, and the cells."""
-    for entry in load(PAPER).published:
-        if entry["exhibit"] == table:
-            rows.setdefault(("paper", entry["row"]), {})[entry["column"]] = printed(entry)
-    frame = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis(["source", first]).reset_index()
-    return frame[[c for c in frame if c not in COSTS] + [c for c in COSTS if c in frame]]
+    return {header(paper, task, metric): points(group[column]) + (f" n={len(group)}" if column == "score" else "")
+            for task in target_first(rows) for group in [rows[rows["task"] == task]]
+            for metric, column in paper.shown_metrics(group)}
 
 
 def million(parameters: pd.Series) -> str:
@@ -80,170 +75,184 @@ def per_second(values: pd.Series) -> str:
     if not len(values):
         return "-"
     mean, sd = float(f"{values.mean():.3g}"), float(f"{values.std(ddof=1):.2g}") if len(values) > 1 else None
-    words = [f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in (mean, sd) if value is not None]
-    return " ± ".join(words)
-
-
-def speeds_of(speeds: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
-    """The rows of the section "speed" whose network is built like the one of `row`: the teacher, N of them, the student
-    without soft heads, with one, with N, or N students. What it has learned makes no difference to its speed."""
-    same = speeds[(speeds["tier"] == row["tier"]) & (speeds["kind"] == row["kind"])]
-    if row["kind"] in ("teacher", "ensemble"):
-        return same
-    method = "one" if row["method"] == "average" else row["method"]
-    return same[(same["method"] == method) & (same["student"] == row["student"])]
+    return " ± ".join(f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in (mean, sd) if value is not None)
 
 
 def cost_cells(rows: pd.DataFrame, speeds: pd.DataFrame) -> dict[str, str]:
-    cells, size, found = {}, rows["parameters"].dropna(), speeds_of(speeds, rows.iloc[0])
-    if len(found):
-        cells["QPS"] = per_second(found["qps"])
-    if len(size):
-        cells["Parameters (M)"] = million(size)
-    return cells
+    """Size, and the speed of the network that is built like that of the first row: the teacher, N of them, the student without
+    soft heads, with one, with N, or N students. What it has learned makes no difference to its speed."""
+    row, size = rows.iloc[0], rows["parameters"].dropna()
+    same = speeds[(speeds["tier"] == row["tier"]) & (speeds["kind"] == row["kind"])]
+    if row["kind"] not in ("teacher", "ensemble"):
+        method = "one" if row["method"] == "average" else row["method"]
+        same = same[(same["method"] == method) & (same["student"] == row["student"])]
+    return ({"QPS": per_second(same["qps"])} if len(same) else {}) | ({"Parameters (M)": million(size)} if len(size) else {})
 
 
-def table2(records: list[dict]) -> Exhibit:
-    """Speed and size of every teacher that was timed, above the paper's: here runs with other parameters have their place."""
-    frame = rows_frame(records, every=True)
-    used = frame[(frame["arm"] == "speed") & ((frame["kind"] == "teacher") | (frame["kind"] == "ensemble") & (frame["n"] > 1))]
-    if used.empty:
-        return missing(f"{PAPER}.table2")
-    used = one_ruler(used)
-    rows = {}
-    for (tier, kind, model), group in used.groupby(["tier", "kind", "model"], sort=True):
+# --- tables ---------------------------------------------------------------------------------------------------------------
+
+
+def everyone(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """Table 4: teachers, the undistilled student, single-stage and two-stage students: scores, speed and size."""
+    every = paper.frame(records, every=True)
+    teachers, speeds = beside(every, rows, "teachers"), beside(every, rows, "speed")
+    speeds = one_ruler(speeds[speeds["student"].isin({"", *rows["student"]})])
+    best = teachers["variant"].eq("best") | teachers["kind"].eq("ensemble") & (teachers["n"] > 1)
+    used = pd.concat([teachers[best], rows[(rows["method"] == "many") | (rows["pool"] == "")]], ignore_index=True)  # no TKD
+    used = used.assign(name=[paper.label(row) for _, row in used.iterrows()], wide=~used["bilstm"],
+                       staged=used["pool"] != "", late=(used["kind"] == "student") & (used["pool"] != ""))
+    used = in_order(used, {"tier": None, "kind": ["undistilled", "teacher", "ensemble", "student"], "staged": None,
+                           "pool": ["", "base", "large"], "wide": None, "method": ["one", "average", "each", "many"]})
+    return with_paper(paper, entry, {(f"{tier} tier", name): score_cells(paper, group) | cost_cells(group, speeds)
+                                     for (tier, name), group in used.groupby(["tier", "name"], sort=False)})
+
+
+def compared(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Tables 5 to 7: students of some methods and pools side by side, where an architecture has more than one of them."""
+    rows = in_order(rows.assign(wide=~rows["bilstm"]), {"tier": None, "wide": None, "pool": ["", "base", "large"],
+                                                        "method": ["one", "average", "many"]})
+    rows = rows[rows.groupby(["tier", "student"])["way"].transform("nunique") > 1]
+    found = {(f"{tier} tier", name): score_cells(paper, group) for (tier, _, name), group in
+             rows.groupby(["tier", "student", "name"], sort=False)}
+    return with_paper(paper, entry, found) if found else None
+
+
+def teacher_speeds(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """Table 2: speed and size of every teacher that was timed: here runs with other parameters have their place."""
+    found = {}
+    for (tier, kind, model), group in one_ruler(rows).groupby(["tier", "kind", "model"], sort=True):
         group = group[group["setting"] == group["setting"].value_counts().sort_index().idxmax()]
-        name = model if kind == "teacher" else f"{int(group['n'].iloc[0])} of them"
-        rows[f"{tier} tier", name] = {
+        found[f"{tier} tier", model if kind == "teacher" else f"{int(group['n'].iloc[0])} of them"] = {
             "Parameter": million(group["parameters"]), "Samples Per second": per_second(group["qps"]),
             "Latency": f"{(1000 / group['qps']).mean():.3g}", "Latency of one query": f"{group['latency_ms'].mean():.3g}"}
-    words = "Parameters in millions, latency in ms. The paper's latency is one over the throughput, and so is the column of "
-    words += "that name here; a query that comes alone waits longer (last column, median). " + RULER
-    return made(f"{PAPER}.table2", used, records, with_paper(rows, "table2", "model"), words)
+    return with_paper(paper, entry, found)
 
 
-def table3(records: list[dict]) -> Exhibit:
-    """Samples per split and pool, and mean numbers of words, the paper's data sets below."""
-    rows = [row | {"tier": r.get("tier", "")} for r in records if r.get("paper") == PAPER for row in r.get("data", [])]
-    if not rows:
-        return missing(f"{PAPER}.table3")
-    frame = pd.DataFrame(rows).drop_duplicates(["tier", "task", "split"])
-    table = {}
-    for (tier, task), group in frame.groupby(["tier", "task"], sort=False):
+def sizes_and_pools(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Table 3: samples per split and pool, and mean numbers of words, the paper's data sets below."""
+    data, found = paper.data_frame(records), {}
+    for (tier, task), group in data.groupby(["tier", "task"], sort=False) if len(data) else ():
         first, is_pool = group.iloc[0], group["split"].iloc[0].startswith("pool")
-        columns = [split.replace("pool ", "train (") + ")" * is_pool for split in group["split"]]
-        sizes = {column: f"{n:,}" for column, n in zip(columns, group["samples"])}
-        table[f"{tier} tier", task] = sizes | {
+        names = [split.replace("pool ", "train (") + ")" * is_pool for split in group["split"]]
+        found[f"{tier} tier", task] = {name: f"{n:,}" for name, n in zip(names, group["samples"])} | {
             "question words": f"{first['words_first']:.2f}",
             "answer words": "-" if pd.isna(first["words_second"]) else f"{first['words_second']:.2f}",
-            "stands in for": "CommQA-Unlabeled" if is_pool else printed_name(task) or STAND_INS.get(task, "-")}
-    shown = with_paper(table, "table3", "data set")
+            "stands in for": "CommQA-Unlabeled" if is_pool else paper.printed_task(task) or paper.stand_ins.get(task, "-")}
     order = ["source", "data set", "train", "validation", "test", "train (base)", "train (large)", "train (extreme)",
              "question words", "answer words", "stands in for"]
-    words = ("Numbers of samples, and of words per text; single texts have no answer. Base, large and extreme: pools without "
-             "labels.")
-    return made(f"{PAPER}.table3", frame, records, shown[[c for c in order if c in shown]], words)
+    shown = with_paper(paper, entry, found)
+    return shown[[column for column in order if column in shown]] if found else None
 
 
-def table4(records: list[dict]) -> Exhibit:
-    """Teachers, the undistilled student, single-stage and two-stage students: scores, speed and size."""
-    frame, every = rows_frame(records), rows_frame(records, every=True)
-    main = frame[(frame["arm"] == "methods") & frame["kind"].isin(["undistilled", "student"])]
-    if main.empty:
-        return missing(f"{PAPER}.table4")
-    teachers, speeds = beside(every, main, "teachers"), beside(every, main, "speed")
-    speeds = one_ruler(speeds[speeds["student"].isin({"", *main["student"]})])
-    best = teachers["variant"].eq("best") | teachers["kind"].eq("ensemble") & (teachers["n"] > 1)
-    main = main[(main["method"] == "many") | (main["pool"] == "")]  # TKD is in Tables 5 and 7
-    used = pd.concat([teachers[best], main], ignore_index=True)
-    used = used.assign(name=[row_name(row) for _, row in used.iterrows()])
-    rank = {"undistilled": 0, "teacher": 1, "ensemble": 2, "student": 3}
-    steps = {"one": 0, "average": 1, "each": 2, "many": 3}
-    order = 100 * used["kind"].map(rank) - 10 * used["student"].map(is_bilstm).astype(int)
-    order += used["method"].map(lambda m: steps.get(m, 0))
-    order += (used["pool"] != "") * (50 + used["pool"].map(lambda p: POOLS.index(p) if p in POOLS else len(POOLS)))
-    rows = {}
-    for (tier, _, name), group in used.assign(order=order).groupby(["tier", "order", "name"], sort=True):
-        rows[f"{tier} tier", name] = score_cells(group) | cost_cells(group, speeds)
-    words = "Scores times 100, here mean ± standard deviation over n models. QPS: queries per second at the best batch size, "
-    words += f"measured on the first task with the same batches for all. {RULER} MKD stands here too; the paper has it in "
-    words += "Table 6."
-    return made(f"{PAPER}.table4", used, records, with_paper(rows, "table4", "model"), words)
-
-
-def compared(identifier: str, records: list[dict], wanted: list[tuple[str, str]], words: str) -> Exhibit:
-    """Students of some (method, pool) combinations side by side, above the paper's table; LARGER is the larger pool of a
-    tier."""
-    frame, table = rows_frame(records), identifier.split(".")[1]
-    rows, parts = {}, []
-    for tier in sorted(frame["tier"].unique()):
-        here = frame[(frame["tier"] == tier) & (frame["arm"] == "methods")]
-        pools = {LARGER: largest_pool(here)}
-        for student in sorted(here.loc[here["kind"] == "student", "student"].unique(), key=is_bilstm, reverse=True):
-            found = [pick(here, method, pools.get(pool, pool), student=student) for method, pool in wanted]
-            if sum(len(part) > 0 for part in found) > 1:
-                parts += found
-                rows |= {(f"{tier} tier", row_name(part.iloc[0])): score_cells(part) for part in found if len(part)}
-    if not rows:
-        return missing(identifier)
-    used = pd.concat([part for part in parts if len(part)])
-    words = f"Scores times 100, here mean ± standard deviation over n repeats. {words}"
-    return made(identifier, used, records, with_paper(rows, table, "model"), words)
-
-
-def table5(records: list[dict]) -> Exhibit:
-    """One teacher without and with pre-training on the larger pool (the paper's large one, or the only one there is)."""
-    return compared(f"{PAPER}.table5", records, [("one", ""), ("one", LARGER)],
-                    "Both listen to the best teacher of the task; the row says which pool was read first, of two the larger.")
-
-
-def table6(records: list[dict]) -> Exhibit:
-    """No pre-training: the teachers' mean against one head per teacher."""
-    return compared(f"{PAPER}.table6", records, [("average", ""), ("many", "")], "Neither has seen the pool.")
-
-
-def table7(records: list[dict]) -> Exhibit:
-    """Pre-trained on the base pool: one teacher, their mean, one head per teacher."""
-    return compared(f"{PAPER}.table7", records, [("one", "base"), ("average", "base"), ("many", "base")],
-                    "All were pre-trained on the base pool, by the teachers that they listen to later.")
-
-
-def table8(records: list[dict]) -> Exhibit:
-    """Teacher, KD, MKD and TMKD with the largest pool in use."""
-    frame = rows_frame(records)
-    used = frame[frame["arm"] == "largest"]
-    if used.empty:
-        return missing(f"{PAPER}.table8")
-    rows = {}
-    names = {"teacher": "BERT_large", ("one", ""): "KD", ("many", ""): "MKD"}
-    for (tier, task), group in used.groupby(["tier", "task"], sort=True):
-        column = task_label(task, shown_metrics(group)[0][0])
+def largest(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """Table 8: teacher, KD, MKD and TMKD with the largest pool in use."""
+    found: dict[tuple, dict] = {}
+    names = {("one", ""): "KD", ("many", ""): "MKD"}
+    for (tier, task), group in rows.groupby(["tier", "task"], sort=True):
+        column = header(paper, task, paper.shown_metrics(group)[0][0])
         column += f" ({int(group['n'].max())} teachers, pool of {int(group['pool_size'].max()):,})"
         for (kind, method, pool), part in group.groupby(["kind", "method", "pool"], sort=False):
             name = "teacher" if kind == "teacher" else names.get((method, pool), "TMKD")
-            rows.setdefault((f"{tier} tier", name), {})[column] = points(part["score"]) + f" n={len(part)}"
-    words = "Scores times 100, here mean ± standard deviation over n repeats; the teacher is the best of its set."
-    return made(f"{PAPER}.table8", used, records, with_paper(rows, "table8", "model"), words)
+            found.setdefault((f"{tier} tier", name), {})[column] = points(part["score"]) + f" n={len(part)}"
+    return with_paper(paper, entry, found)
 
 
-def table9(records: list[dict]) -> Exhibit:
-    """TMKD base by number of student layers: scores and queries per second."""
-    frame = rows_frame(records)
-    used = frame[frame["arm"] == "layers"]
-    if used["layers"].nunique() < 2:
-        return missing(f"{PAPER}.table9")
-    speeds = beside(rows_frame(records, every=True), used, "speed")
-    speeds = one_ruler(speeds[(speeds["method"] == "many") & speeds["student"].isin(used["student"])])
-    rows = {}
-    for tier, group in used.groupby("tier", sort=True):
-        source = f"{tier} tier"
-        for layers, part in group.groupby("layers", sort=True):
-            for label, cell in score_cells(part).items():
-                rows.setdefault((source, label), {})[str(int(layers))] = cell
-            own = speeds[(speeds["tier"] == tier) & (speeds["student"] == part["student"].iloc[0])]
-            rows.setdefault((source, "QPS"), {})[str(int(layers))] = per_second(own["qps"])
-    table = with_paper(rows, "table9", "data set")
-    table = table[["source", "data set", *sorted((c for c in table if c.isdigit()), key=int)]]
-    words = "Columns: layers of the student. Scores times 100, here mean ± standard deviation over n repeats; students "
-    words += f"pre-trained on the base pool (the paper's footnote 4). {RULER}"
-    return made(f"{PAPER}.table9", used, records, table, words)
+def by_layers(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Table 9: TMKD base by number of student layers: scores and queries per second."""
+    speeds = beside(paper.frame(records, every=True), rows, "speed")
+    speeds = one_ruler(speeds[(speeds["method"] == "many") & speeds["student"].isin(rows["student"])])
+    found: dict[tuple, dict] = {}
+    for (tier, layers), part in rows.groupby(["tier", "layers"], sort=True):
+        own = speeds[(speeds["tier"] == tier) & (speeds["student"] == part["student"].iloc[0])]
+        for name, cell in {**score_cells(paper, part), "QPS": per_second(own["qps"])}.items():
+            found.setdefault((f"{tier} tier", name), {})[str(int(layers))] = cell
+    table = with_paper(paper, entry, found)
+    ordered = ["source", "data set", *sorted((c for c in table if c.isdigit()), key=int)]
+    return table[ordered] if rows["layers"].nunique() > 1 else None
+
+
+def all_speeds(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """Everything that was measured about speed, teachers and students by the same ruler: beside the students that the tables
+    show, or, in a tier without any, what there is."""
+    used = beside(paper.frame(records, every=True), rows[rows["arm"].isin(("methods", "layers"))], "speed")
+    rest = rows[(rows["arm"] == "speed") & ~rows["tier"].isin(used["tier"])]
+    used = one_ruler(pd.concat([used, rest], ignore_index=True))
+    used = used[(used["kind"] != "ensemble") | (used["n"] > 1)]
+    used = used.assign(what=[paper.label(row) if row["kind"] in ("teacher", "ensemble") else
+                             f"{row['built']}, {HEADS[row['method']]}" for _, row in used.iterrows()])
+    return pd.DataFrame([{
+        "tier": tier, "network": what, "million parameters": million(group["parameters"]),
+        "queries per second": per_second(group["qps"]), "best batch": f"{group['best_batch'].median():g}",
+        "ms per batch": f"{group['best_latency_ms'].mean():.3g}", "ms for one query": f"{group['latency_ms'].mean():.3g}",
+        "weights, MiB": f"{group['weights_mib'].mean():.3g}", "repeats": group["repeat"].nunique()}
+        for (tier, what), group in used.groupby(["tier", "what"], sort=False)])
+
+
+# --- figures --------------------------------------------------------------------------------------------------------------
+
+
+def stages(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> Figure | None:
+    """Figure 2: TKD, MKD and TMKD side by side on every task, and the paper's bars, which follow from its tables."""
+    names, panels = list(entry["names"]), []
+    rows = rows.assign(name=["TKD" if method == "one" else "TMKD" if pool else "MKD"
+                             for method, pool in zip(rows["method"], rows["pool"])], score=100 * rows["score"])
+    if rows["name"].nunique() < 2:
+        return None
+    for tier, group in rows.groupby("tier", sort=True):
+        metrics = group.groupby("task")["metric"].first()
+        heads = {task: f"{paper.task(task)}\n{paper.metric(metric)}" for task, metric in metrics.items()}
+        group = group.assign(where=group["task"].map(heads))
+        panels.append((f"{tier} tier, {replicates(paper, group)}", group, [heads[task] for task in target_first(group)]))
+    theirs = pd.DataFrame([{"name": name, "where": number["column"], "score": float(number["value"])}
+                           for name, (table, row) in entry["names"].items() for number in paper.published
+                           if (number["exhibit"], number["row"]) == (table, row) and number["unit"] == "accuracy in per cent"])
+    panels.append(("the paper", theirs, list(dict.fromkeys(theirs["where"]))))
+    widths = [len(order) + 0.8 for _, _, order in panels]
+    with sns.axes_style("whitegrid"):
+        figure = Figure(figsize=(1.25 * sum(widths) + 0.8, 3.4), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for axis, (title, data, order) in zip(axes, panels):
+        sns.barplot(data, x="where", y="score", hue="name", order=order, hue_order=names, palette=[GREY, ORANGE, BLUE],
+                    errorbar="sd", ax=axis, err_kws={"color": "0.25", "linewidth": 1.2})
+        low, high = data["score"].min(), data["score"].max()
+        axis.set_ylim(max(0.0, low - 0.3 * (high - low) - 1), min(100.0, high + 0.15 * (high - low) + 1))
+        axis.set(xlabel="", ylabel="score x 100" if axis is axes[0] else "")
+        axis.set_title(title, fontsize=10)
+        handles, words = axis.get_legend_handles_labels()
+        axis.get_legend().remove()
+    figure.legend(handles, words, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def curves(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> Figure | None:
+    """Figure 3 and growing pools: per tier and task the mean score against entry["x"] with ± one standard deviation, a dot for
+    every repeat; with entry["teacher"] the best teacher's mean as a dashed line."""
+    x, every = entry["x"], paper.frame(records, every=True)
+    rows = rows.assign(**{x: rows[x].fillna(0)}, score=100 * rows["score"])
+    if rows[x].nunique() < 2:
+        return None
+    panels = [(tier, task, group[group["task"] == task])
+              for tier, group in rows.groupby("tier") for task in target_first(group)]
+    figure, axes = grid(len(panels), len(panels), 3.9, 3.1)
+    for axis, (tier, task, group) in zip(axes, panels):
+        by = group.groupby(x)["score"]
+        mean, sd = by.mean(), by.std(ddof=1).fillna(0.0)
+        axis.fill_between(mean.index, mean - sd, mean + sd, color=BLUE, alpha=0.18, linewidth=0)
+        axis.plot(mean.index, mean, color=BLUE, marker="o", markersize=4, label="student")
+        axis.plot(group[x], group["score"], color="0.35", marker=".", markersize=4, linestyle="none", alpha=0.7)
+        best = beside(every, group, "teachers").query("variant == 'best'")["score"]
+        if entry.get("teacher") and len(best):
+            axis.axhline(100 * best.mean(), color="0.3", linestyle="--", linewidth=1, label="best teacher")
+            axis.legend(frameon=False, fontsize=8, loc="lower right")
+        axis.set(xlabel=entry["xlabel"], ylabel=f"{paper.metric(group['metric'].iloc[0])} x 100")
+        axis.set_title(f"{paper.task(task)}, {tier} tier, {replicates(paper, group)}", fontsize=10)
+        if x == "pool_size":  # from nothing to sizes that double: logarithmic but for the first step
+            sizes = mean.index.astype(int).tolist()
+            axis.set_xscale("symlog", linthresh=sizes[1])
+            axis.set_xticks(sizes, [f"{n:,}" for n in sizes], rotation=30)
+            axis.minorticks_off()
+    return figure
+
+
+DRAWS = {"everyone": everyone, "compared": compared, "teacher_speeds": teacher_speeds, "sizes_and_pools": sizes_and_pools,
+         "largest": largest, "by_layers": by_layers, "all_speeds": all_speeds, "stages": stages, "curves": curves}

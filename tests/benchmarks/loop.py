@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from mtkd.models import names as models
-from mtkd.papers.seed_ensemble_plans import Plan
-from mtkd.papers.seed_ensemble_run import from_parameters
+from mtkd.papers.seed_ensemble_study import from_parameters
+from mtkd.rules import matching as terms
 from mtkd.runs.parameters import notebook_path, read_parameters
 from mtkd.store.artifacts import Store
 from mtkd.tokens.batches import padding_share, plan
 from mtkd.train import loop as train
-from mtkd.train import teachers, terms
+from mtkd.train import teachers
 
 
 def main() -> None:
@@ -34,16 +34,16 @@ def main() -> None:
         computed = sum(len(b) * int(data.lengths[b].max()) for b in chance)
         print(f"padding: {padding_share(data, 32, rng):.1%} by length, {1 - data.lengths.sum() / computed:.1%} at random, "
               f"in {len(plan(data, 32, rng))} batches")
-        stage = experiment.recipe(Plan((0,), 0)).stages[0]
+        stage = experiment.recipe(experiment.own(0)).stages[0]
         stage = replace(stage, optimisation=replace(stage.optimisation, epochs=6))
-        teacher = experiment.teachers(0)
+        teacher = experiment.teacher_set(0)
         took = {}
         for name, budget in (("running along", 0), ("stored", 1 << 30)):
             teachers.STATES_BUDGET = budget
             student = models.build(experiment.student, prepared.task.outputs, seed=0, vocab=prepared.vocab)
             modules, needs, want = terms.prepare_stage(stage, terms.Setting(student.shape, [t.shape for t in teacher]))
             start = time.perf_counter()
-            said = teachers.gather(prepared, teacher, experiment.recipe(Plan((0,), 0)), stage, "train", needs,
+            said = teachers.gather(prepared, teacher, experiment.recipe(experiment.own(0)), stage, "train", needs,
                                    torch.device("cpu"))
             train.fit(student, data, stage, modules, said, want=want, seed=0, device=torch.device("cpu"))
             took[name] = time.perf_counter() - start

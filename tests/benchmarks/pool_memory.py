@@ -50,7 +50,8 @@ def run(n: int, in_memory: bool) -> dict:
     from mtkd.measure.meter import Meter
     from mtkd.rules.selection import Uniform
     from mtkd.store.artifacts import Store
-    from mtkd.train import distil, pool, teachers
+    from mtkd.tokens import pool
+    from mtkd.train import distil, teachers
     from mtkd.train.prepare import prepare
     from mtkd.train.recipes import Optimisation, Recipe, Stage, Term
 
