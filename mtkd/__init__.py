@@ -15,7 +15,7 @@ PUBLIC = {  # where each name lives
     "models.names": ("build", "load"),
     "measure.meter": ("Meter",),
     "measure.metrics": ("compute_metrics",),
-    "rules.registry": ("Term", "loss", "reward"),
+    "rules.registry": ("TeacherBatch", "Term", "loss", "reward"),
     "rules.selection": ("Everyone", "Primary", "Selection", "Uniform", "following", "selection"),
     "rules.policy": ("Policy",),
     "store.artifacts": ("Store",),

@@ -2,14 +2,14 @@
 
 nbval says "passed" of a cell without a check marker, of one that was never run before it was committed, and of one that
 has no output. So that a notebook does not pass by comparing nothing, the session fails where a notebook has had fewer
-than MINIMUM cells compared. Use: python -m pytest -p tests.nbval_count --nbval-lax notebooks/
+cells compared than MINIMUM says. Use: python -m pytest -p tests.nbval_count --nbval-lax notebooks/
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
-MINIMUM = 8
+MINIMUM = defaultdict(lambda: 8, {"own_rule.ipynb": 4})
 compared: Counter[str] = Counter()
 
 
@@ -25,12 +25,12 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus):
-    if not exitstatus and (not compared or min(compared.values()) < MINIMUM):
+    if not exitstatus and (not compared or any(n < MINIMUM[notebook] for notebook, n in compared.items())):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter):
     for notebook, number in sorted(compared.items()):
         terminalreporter.write_line(f"{notebook}: {number} cells compared with their stored outputs")
-        if number < MINIMUM:
-            terminalreporter.write_line(f"{notebook}: at least {MINIMUM} are needed", red=True)
+        if number < MINIMUM[notebook]:
+            terminalreporter.write_line(f"{notebook}: at least {MINIMUM[notebook]} are needed", red=True)

@@ -118,7 +118,7 @@ class Rule:
     bind: Callable | None = field(default=None, repr=False)
 
     def __call__(self, *given, **options):
-        if (given and isinstance(given[0], Tensor)) or (self.kind == "selection" and given):
+        if len(given) > 1 or (given and (self.kind == "selection" or isinstance(given[0], Tensor))):
             return self.function(*given, **{**self.options, **options})
         if self.kind == "loss":
             return self.term(*given, **options)
