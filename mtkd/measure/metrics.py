@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn import metrics as sk
 
 from mtkd.errors import KitError
@@ -76,6 +76,20 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, metrics: Sequence[st
     functions = {**CLASSIFICATION, **REGRESSION}
     predictions = logits.argmax(axis=1) if columns > 1 else logits[:, 0]
     return {name: float(functions[name](predictions, labels)) for name in metrics}
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017): samples are sorted into bins of equal width by the probability of the class
+    that was predicted; the mean over samples of how far their bin's mean probability lies from its accuracy. logits [n, C],
+    labels [n]; from 0 (right as often as it says) to 1.
+
+    >>> calibration_error(np.log([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.8, 0.2]]), np.array([0, 0, 0, 1])).round(3)
+    np.float64(0.05)
+    """
+    said = softmax(np.asarray(logits, dtype=float), axis=-1)
+    sure, right = said.max(-1), said.argmax(-1) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    return sum(abs((sure - right)[place == b].sum()) for b in np.unique(place)) / len(sure)
 
 
 def pack_right(right: np.ndarray) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtkd.errors import KitError
-from mtkd.measure.metrics import METRICS, agreement, compute_metrics, ensemble_logits
+from mtkd.measure.metrics import METRICS, agreement, calibration_error, compute_metrics, ensemble_logits
 
 
 def one_hot(predictions, classes):
@@ -90,3 +90,14 @@ def test_the_two_ensembles():
     for wrong in ((same[0], "logits"), (same, "votes"), (same[:, :, :1], "probabilities")):
         with pytest.raises(KitError):
             ensemble_logits(*wrong)
+
+
+def test_calibration_error_by_hand_and_of_a_model_that_knows_what_it_knows():
+    said = np.log([[0.8, 0.2]] * 4 + [[0.4, 0.6]] * 2)  # 80% sure and right three times of four; 60% sure and always right
+    assert calibration_error(said, np.array([0, 0, 0, 1, 1, 1])) == pytest.approx((4 * 0.05 + 2 * 0.4) / 6)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50_000, 4))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (chances.cumsum(1) > rng.random((50_000, 1))).argmax(1)
+    assert calibration_error(logits, labels) < 0.01 < 0.2 < calibration_error(3 * logits, labels)
+    assert calibration_error(np.eye(4)[labels] * 1e4, labels) == 0
