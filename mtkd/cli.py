@@ -55,7 +55,11 @@ def run(
                        dry_run=dry_run, first=first)
     if not dry_run and not summary.interrupted and summary.folders:
         found = [records.read_record(folder / "record.json") for folder in summary.folders]
-        tell([record for record in found if record], (results or records.runs_folder().parent) / "report")
+        found = [record for record in found if record]
+        if all(outcome.status == "reused" for outcome in summary.outcomes):
+            typer.echo("Nothing was left to do.")
+        if not beside_the_committed(found):
+            tell(found, (results or records.runs_folder().parent) / "report")
     raise typer.Exit(summary.status)
 
 
@@ -138,17 +142,52 @@ def overrides(pairs: list[str]) -> dict:
     return values
 
 
+def beside_the_committed(records: list[dict]) -> bool:
+    """Where every run has a twin among the committed records: say of each whether it is the same, then what came out and the
+    claims of all committed replicates; else say nothing and return False."""
+    from mtkd.report import read_committed
+    from mtkd.runs.records import repo_root
+    from mtkd.runs.verify import compare, twin_of
+
+    committed = {paper: read_committed(paper) for paper in dict.fromkeys(record["paper"] for record in records)}
+    twins = [twin_of(record, committed[record["paper"]]) for record in records]
+    if not all(twins):
+        return False
+    typer.echo("\nYour runs beside the committed ones:")
+    for record, twin in zip(records, twins):
+        typer.echo(f"  {record['paper']} {twin['run'][:6]}  {compare(record, twin, committed[record['paper']]).words}")
+    say_sentences(records)
+    tiers = {record["tier"] for record in records}
+    every = [record for found in committed.values() for record in found if record["tier"] in tiers]
+    typer.echo("\nThe claims, from all committed replicates, yours among them:")
+    say_claims(every)
+    typer.echo(f"\nThe long tables and figures: {repo_root() / 'results' / 'reference' / 'report' / 'index.html'}")
+    return True
+
+
 def tell(records: list[dict], folder: Path) -> None:
     """Print the claims table of the papers in `records`, and write the HTML report."""
-    from mtkd.papers import floor_sentences, module
-    from mtkd.report import claims_table, write_report
+    from mtkd.report import write_report
+
+    say_sentences(records)
+    say_claims(records)
+    typer.echo(f"\nReport: {write_report(records, folder)}")
+
+
+def say_sentences(records: list[dict]) -> None:
+    from mtkd.papers import floor_sentences
 
     for words in floor_sentences(records):
         typer.echo("\n" + textwrap.fill(words, min(shutil.get_terminal_size().columns, 110)))
+
+
+def say_claims(records: list[dict]) -> None:
+    from mtkd.papers import module
+    from mtkd.report import claims_table
+
     found = [module(paper) for paper in dict.fromkeys(record["paper"] for record in records)]
     if verdicts := [verdict for paper in found if paper for verdict in paper.claims(records)]:
         typer.echo("\n" + claims_table(verdicts))
-    typer.echo(f"\nReport: {write_report(records, folder)}")
 
 
 def show(rows: list[dict], as_json: bool, columns: tuple[str, ...]) -> None:
