@@ -12,12 +12,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help demo test lab clean
+.PHONY: help demo test lab clean paper-smoke
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    run the first replicate of every paper's reference grid, print what came out and the claims with their verdicts, write an HTML report"
 	@echo "make test    linter, unit tests, and the notebooks against their stored outputs"
+	@echo "make paper-smoke  every grid of the papers' own size, with miniatures of its models and data, on a CPU (over an hour)"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make clean   remove .venv and caches; results/ and the store of trained models stay"
 
@@ -31,6 +32,9 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 	MTKD_RESULTS=$(CURDIR)/build/nbval MTKD_PROGRESS=0 $(BIN)/python -m pytest -p tests.nbval_count \
 		--nbval-lax --nbval-current-env notebooks/
+
+paper-smoke: $(READY)
+	$(BIN)/mtkd smoke $$(grep -l "^tier: paper" params/*/*.yaml) $(if $(JOBS),--jobs $(JOBS))
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

@@ -64,6 +64,42 @@ def run(
 
 
 @app.command()
+def smoke(
+    files: Annotated[list[Path], typer.Argument(help="Grid files, such as params/mt_bert/table2.yaml.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time.", show_default="processor cores")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where miniatures and records go.", show_default="build/smoke")] = None,
+) -> None:
+    """Run grids with miniatures of their models and data, on a CPU: a trial before hours of GPU are spent."""
+    import os
+    from collections import Counter
+
+    import yaml
+
+    from mtkd import miniatures
+    from mtkd.runs import grid, records
+    from mtkd.runs.gridfiles import read_grid
+    from mtkd.runs.parameters import read_parameters
+
+    folder, copies = (folder or records.repo_root() / "build" / "smoke").absolute(), {}
+    read = {file: read_grid(file, first=1).cells for file in files}
+    os.environ.update(miniatures.write([cell.parameters for cells in read.values() for cell in cells], folder))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for file, cells in read.items():
+        copies[file] = folder / "params" / file.parent.name / file.name
+        copies[file].parent.mkdir(parents=True, exist_ok=True)
+        usual = {name: p.default for name, p in read_parameters(cells[0].notebook).items()}
+        little = [{k: v for k, v in miniatures.small(cell.parameters).items() if v != usual[k]} for cell in cells]
+        copies[file].write_text(yaml.safe_dump({"paper": cells[0].paper, "tier": "paper", "cells": little}), encoding="utf-8")
+    summary = grid.run(copies.values(), jobs=jobs, results=folder / "runs")
+    failed = Counter(Path(outcome.planned.cell.file).resolve() for outcome in summary.failed)
+    typer.echo("")
+    for file, copy in copies.items():
+        broken = failed[copy.resolve()]
+        typer.echo(f"{file}: {len(read[file])} cells, " + (f"{broken} FAILED" if broken else "all of them from data to record"))
+    raise typer.Exit(summary.status)
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path] | None, typer.Argument(help="Folders of records.", show_default="results/runs")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report.", show_default="results/report")] = None,
