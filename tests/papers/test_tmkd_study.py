@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_pair_task, make_text_task, text_split
+from notebook_names import defined_in
 from tiny_studies import OPT, all_rows, kept, study_of, tiny  # noqa: F401
 
 from mtkd import study
@@ -16,7 +17,7 @@ from mtkd.errors import KitError
 from mtkd.measure.metrics import ensemble_logits
 from mtkd.models import heads
 from mtkd.models import names as models
-from mtkd.papers import tmkd, tmkd_lecture
+from mtkd.papers import tmkd
 from mtkd.papers import tmkd_study as paper
 from mtkd.papers.tmkd import SECTIONS
 from mtkd.papers.tmkd_study import students
@@ -24,6 +25,7 @@ from mtkd.rules.selection import Primary, Uniform
 from mtkd.train import loop as train
 from mtkd.train.answers import answers
 
+views = defined_in("tmkd")
 STUDENT = "scratch-1x16h2"
 ALONE = {"transfer": [], "pool_sizes": []}
 
@@ -228,10 +230,8 @@ def test_one_teacher_and_no_pool():
     rows = all_rows(e)
     assert {r["kind"] for r in rows} == {"teacher", "undistilled", "student"}
     assert {r["pool"] for r in rows} == {None}
-    sure = tmkd_lecture.sureness(e, 0)
+    sure = views.sureness(e, 0)
     assert set(sure["texts"]) == {"seen in training", "test"}
-    (axis,) = tmkd_lecture.sureness_figure(sure).content.axes
-    assert axis.get_legend_handles_labels()[1] == ["seen in training", "test"]
     assert [r["split"] for r in e.data_rows()] == ["train", "validation", "test"]
     assert e.best_student().key == e.make(plan).key
     frame = tmkd.frame([{"paper": "tmkd", "tier": "demo", "parameters": {}, "rows": rows}])
@@ -287,16 +287,15 @@ def test_table_3_export_and_views(tmp_path):
     assert experiment(sections=[]).export(tmp_path) is None
 
     plan = e.own(0)
-    table = tmkd_lecture.head_scores(e, plan)
+    table = views.head_scores(e, plan)
     assert table.index.tolist() == ["golden", "soft 0", "soft 1", "soft 2", "vote of all (Eq. 6)"]
     assert table["accuracy"].iloc[-1] == pytest.approx(e.make(plan).metrics["test"]["accuracy"])
-    assert tmkd_lecture.head_distances(e, plan).shape == (3, 3)
-    said = tmkd_lecture.pool_logits(e, 0, "large")
+    assert views.head_distances(e, plan).shape == (3, 3)
+    said = views.pool_logits(e, 0, "large")
     assert said.shape == (3, 40, 3)
-    sure = tmkd_lecture.sureness(e, 0)
+    sure = views.sureness(e, 0)
     assert len(sure) == 3 * (60 + 30 + 20)
     means = sure.groupby("texts")["right"].mean()
     assert means["test"] == pytest.approx(np.mean([m.metrics["test"]["accuracy"] for m in e.teacher_set(0)]))
     assert np.isnan(means["pool"])
     assert sure["probability"].between(1 / 3, 1).all()
-    assert len(tmkd_lecture.sureness_figure(sure).content.axes) == 3
