@@ -15,6 +15,7 @@ from tiny_studies import OPT, SPAN, all_rows, kept, make_span_task, study_of, ti
 
 from mtkd.errors import KitError
 from mtkd.papers import domain_expertise
+from mtkd.papers import domain_expertise_students as recipes
 from mtkd.papers import domain_expertise_study as paper
 from mtkd.papers.domain_expertise_study import about, shown_names
 from mtkd.rules.experts import ClassMixture, Expertise, RandomTeacher, choose
@@ -50,8 +51,8 @@ def finetuned(e, replicate=0, start="plain"):
 def test_recipes_are_the_same_loss_and_differ_in_whom_they_follow():
     selections = {"expertise": Expertise, "average": Uniform, "random": RandomTeacher, "camkd": Confidence,
                   "mixture": ClassMixture, "average+teacher": Uniform}  # fmt: skip
-    assert set(paper.METHODS) == set(selections)
-    for name, make in paper.METHODS.items():
+    assert set(recipes.METHODS) == set(selections)
+    for name, make in recipes.METHODS.items():
         recipe = make(alpha=0.3, temperature=2.0, optimisation=OPT)
         hard, soft, *rest = recipe.stages[0].terms
         assert recipe.name == f"domain_expertise/{name}"
@@ -63,15 +64,15 @@ def test_recipes_are_the_same_loss_and_differ_in_whom_they_follow():
 
 
 def test_defaults_are_the_theses_but_for_the_leak():
-    rule = paper.expertise(optimisation=OPT).stages[0].terms[1].selection
+    rule = recipes.expertise(optimisation=OPT).stages[0].terms[1].selection
     assert (rule.several, rule.none, rule.ties, rule.fit_split) == ("overall", "overall", "random", "validation")
-    assert paper.random_teacher(optimisation=OPT).stages[0].terms[1].selection.per == "sample"
-    assert paper.expertise(optimisation=OPT).stages[0].terms[0].weight == 0.5
+    assert recipes.random_teacher(optimisation=OPT).stages[0].terms[1].selection.per == "sample"
+    assert recipes.expertise(optimisation=OPT).stages[0].terms[0].weight == 0.5
 
 
 def test_alpha_out_of_range_is_refused():
     with pytest.raises(KitError, match="between 0 and 1"):
-        paper.average(alpha=1.2, optimisation=OPT)
+        recipes.average(alpha=1.2, optimisation=OPT)
 
 
 # --- which students ------------------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from mtkd.measure.metrics import ensemble_logits
 from mtkd.models import heads
 from mtkd.models import names as models
 from mtkd.papers import tmkd
+from mtkd.papers import tmkd_students as recipes
 from mtkd.papers import tmkd_study as paper
 from mtkd.papers.tmkd import SECTIONS
-from mtkd.papers.tmkd_study import students
+from mtkd.papers.tmkd_students import students
 from mtkd.rules.selection import Primary, Uniform
 from mtkd.train import loop as train
 from mtkd.train.answers import answers
@@ -63,28 +64,28 @@ def test_the_papers_counts():
 
 
 def test_recipes_are_equations_4_and_5():
-    first, second = paper.stage_1("many", "pool-20", OPT), paper.stage_2("many", 0.9, OPT, new_heads=True)
+    first, second = recipes.stage_1("many", "pool-20", OPT), recipes.stage_2("many", 0.9, OPT, new_heads=True)
     (term,) = first.stages[0].terms
     assert (term.loss, term.combine, term.weight, term.selection) == ("logit_mse", "heads", 1.0, Uniform())
     assert (first.stages[0].data, first.stages[0].reset) == ("pool-20", ())
     assert [(t.loss, round(t.weight, 6)) for t in second.stages[0].terms] == [("cross_entropy", 0.1), ("logit_mse", 0.9)]
     assert (second.stages[0].reset, second.predictor) == (("heads",), "heads")
-    one, average = (paper.soft(name, best=2) for name in ("one", "average"))
+    one, average = (recipes.soft(name, best=2) for name in ("one", "average"))
     assert (one.combine, one.selection) == ("one_head", Primary(2))
     assert (average.combine, average.selection) == ("one_head", Uniform())
-    assert [t.loss for t in paper.stage_2("one", 1.0, OPT).stages[0].terms] == ["logit_mse"]
-    assert paper.heads("many", 3) == 3
-    assert paper.heads("average", 3) == 1
+    assert [t.loss for t in recipes.stage_2("one", 1.0, OPT).stages[0].terms] == ["logit_mse"]
+    assert recipes.heads("many", 3) == 3
+    assert recipes.heads("average", 3) == 1
     for alpha in (0.0, 1.5):
         with pytest.raises(KitError, match="above 0 and at most 1"):
-            paper.stage_2("one", alpha, OPT)
+            recipes.stage_2("one", alpha, OPT)
     with pytest.raises(KitError, match="no such method: 'each'"):
-        paper.soft("each")
+        recipes.soft("each")
 
 
 def test_a_student_of_unknown_depth_has_no_section_layers():
     with pytest.raises(KitError, match="whose name says its layers"):
-        paper.with_depth("minilm", 3)
+        recipes.with_depth("minilm", 3)
 
 
 # --- a small real run ----------------------------------------------------------------------------------------------------
