@@ -35,6 +35,7 @@ from mtkd.train.teachers import Model
 
 STRIDE = 100_000  # seeds per replicate
 SPLITS = ("train", "validation", "test")
+CONTROLS = {"shuffled_teacher": "shuffled", "uniform_teacher": "uniform"}  # variants whose teachers know nothing: their control
 ALIKE = ("batch_size", "optimiser", "decay", "weight_decay", "warmup", "keep", "freeze_embeddings")  # in all stages of a run
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from mtkd.data.tasks import Split, Task
 from mtkd.errors import KitError
+from mtkd.study import CONTROLS, Study, known, total
 from mtkd.study import Student as AnyStudent
-from mtkd.study import Study, known, total
 from mtkd.train import distil, recipes
 from mtkd.train.prepare import Augmentation, Prepared, Views
 from mtkd.train.recipes import Recipe
@@ -25,7 +25,6 @@ from mtkd.train.teachers import Model, pretrained
 
 ARMS = ("tinybert", "distilbert", "resnet")
 TERM_SETS = ("CE", "KD", "CE+KD", "CE+cos", "KD+cos", "CE+KD+cos")
-CONTROLS = {"shuffled_teacher": "shuffled", "uniform_teacher": "uniform"}
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,23 @@
 """The thesis's numbers checked against each other; medians and claims on fabricated rows whose answer is known; exhibits."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from notebook_names import defined_in
 
 from mtkd import papers
 from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
 from mtkd.papers import (
     domain_expertise,
-    domain_expertise_lecture,
     domain_expertise_sizes,
     domain_expertise_tables,
     published_value,
 )
 from mtkd.papers.domain_expertise import published_differences
-from mtkd.papers.domain_expertise_lecture import COUNTS, exercises, followed_bars, followed_over_steps, printable
 from mtkd.papers.domain_expertise_tables import METHODS, PER_CLASS, PRINTED, ROLES, STUDENTS, class_of, for_data_set, roles
 
 PAPER = "domain_expertise"
+CELLS = defined_in(PAPER)
 TEACHERS = ["scratch-2x64", "roberta-scratch-2x64", "electra-scratch-2x64"]
 
 
@@ -105,7 +104,7 @@ def test_labels_of_table_5_6_are_exchanged():
     fits = {}
     for printed in ("Sadness", "Joy", "Anger", "Optimism"):
         values = [published_value(PAPER, "table5_6", printed, PRINTED[key]) for key in (*ROLES, *STUDENTS.values())]
-        fits[printed] = {name for name, n in COUNTS.items() if all(printable(v, n) for v in values)}
+        fits[printed] = {name for name, n in CELLS.COUNTS.items() if all(CELLS.printable(v, n) for v in values)}
     assert fits == {"Sadness": {"anger"}, "Joy": {"joy", "anger"}, "Anger": {"optimism"}, "Optimism": {"sadness"}}
     assert {p: class_of("Twitter-Emotion", p) for p in fits} == {
         "Sadness": "anger", "Joy": "joy", "Anger": "optimism", "Optimism": "sadness"}
@@ -526,14 +525,6 @@ def test_summary_has_a_line_per_student():
     assert not table.isna().any().any()
 
 
-def test_pictures_of_who_is_followed():
-    shares = pd.DataFrame({"A": [0.2, 1.0], "B": [0.8, 0.0]}, index=["x", "y"])
-    axis = followed_bars(shares).axes[0]
-    assert sorted(round(bar.get_width()) for bar in axis.patches) == [0, 20, 80, 100]
-    lines = followed_over_steps(pd.DataFrame({"A": [0.5, 0.25], "B": [0.5, 0.75]}, index=[0, 1])).axes[0].lines
-    assert [list(line.get_ydata()) for line in lines] == [[50, 25], [50, 75]]
-
-
 # --- exercises -----------------------------------------------------------------------------------------------------------
 
 
@@ -558,10 +549,10 @@ def test_exercise_answers():
     right = {"1": [0, 2, 1, 2], "2": rule, "3": "Optimism", "4": shares}
     wrong = {"1": [0, 0, 1, 2], "2": among_the_experts, "3": "anger", "4": lambda r, p: r.T[p]}
     for name, answer in right.items():
-        assert exercises.check(name, answer) == f"exercise {name}: correct"
-        assert exercises.check(name, wrong[name]) == f"exercise {name}: not yet"
-    assert printable(71.2, 66)
-    assert not printable(71.3, 66)
+        assert CELLS.exercises.check(name, answer) == f"exercise {name}: correct"
+        assert CELLS.exercises.check(name, wrong[name]) == f"exercise {name}: not yet"
+    assert CELLS.printable(71.2, 66)
+    assert not CELLS.printable(71.3, 66)
 
 
 def test_doctests():
@@ -569,7 +560,7 @@ def test_doctests():
 
     from mtkd.papers import domain_expertise_study
 
-    for module in (domain_expertise, domain_expertise_tables, domain_expertise_lecture, domain_expertise_study):
+    for module in (domain_expertise, domain_expertise_tables, domain_expertise_study):
         result = doctest.testmod(module)
         assert result.attempted
         assert not result.failed

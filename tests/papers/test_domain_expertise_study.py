@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from conftest import CLASSES, make_text_task
+from notebook_names import defined_in
 from tiny_studies import OPT, SPAN, all_rows, kept, make_span_task, study_of, tiny  # noqa: F401
 
 from mtkd.errors import KitError
 from mtkd.papers import domain_expertise
-from mtkd.papers import domain_expertise_lecture as views
+from mtkd.papers import domain_expertise_students as recipes
 from mtkd.papers import domain_expertise_study as paper
 from mtkd.papers.domain_expertise_study import about, shown_names
 from mtkd.rules.experts import ClassMixture, Expertise, RandomTeacher, choose
@@ -26,6 +27,8 @@ from mtkd.train.recipes import Independent
 from mtkd.train.teachers import logits_of
 
 THREE = ["scratch-1x32", "roberta-scratch-1x32", "scratch-1x32h2"]
+
+views = defined_in("domain_expertise")
 
 
 def experiment(arm: str = "classes", **changes) -> paper.Experiment:
@@ -48,8 +51,8 @@ def finetuned(e, replicate=0, start="plain"):
 def test_recipes_are_the_same_loss_and_differ_in_whom_they_follow():
     selections = {"expertise": Expertise, "average": Uniform, "random": RandomTeacher, "camkd": Confidence,
                   "mixture": ClassMixture, "average+teacher": Uniform}  # fmt: skip
-    assert set(paper.METHODS) == set(selections)
-    for name, make in paper.METHODS.items():
+    assert set(recipes.METHODS) == set(selections)
+    for name, make in recipes.METHODS.items():
         recipe = make(alpha=0.3, temperature=2.0, optimisation=OPT)
         hard, soft, *rest = recipe.stages[0].terms
         assert recipe.name == f"domain_expertise/{name}"
@@ -61,15 +64,15 @@ def test_recipes_are_the_same_loss_and_differ_in_whom_they_follow():
 
 
 def test_defaults_are_the_theses_but_for_the_leak():
-    rule = paper.expertise(optimisation=OPT).stages[0].terms[1].selection
+    rule = recipes.expertise(optimisation=OPT).stages[0].terms[1].selection
     assert (rule.several, rule.none, rule.ties, rule.fit_split) == ("overall", "overall", "random", "validation")
-    assert paper.random_teacher(optimisation=OPT).stages[0].terms[1].selection.per == "sample"
-    assert paper.expertise(optimisation=OPT).stages[0].terms[0].weight == 0.5
+    assert recipes.random_teacher(optimisation=OPT).stages[0].terms[1].selection.per == "sample"
+    assert recipes.expertise(optimisation=OPT).stages[0].terms[0].weight == 0.5
 
 
 def test_alpha_out_of_range_is_refused():
     with pytest.raises(KitError, match="between 0 and 1"):
-        paper.average(alpha=1.2, optimisation=OPT)
+        recipes.average(alpha=1.2, optimisation=OPT)
 
 
 # --- which students ------------------------------------------------------------------------------------------------------
@@ -292,19 +295,19 @@ def test_views_show_who_is_followed():
     frame = views.followed(e, 0)
     assert len(frame) == 60
     assert (frame[names].sum(axis=1) == 1).all()
-    shares = views.shares_by_class(frame, names)
+    shares = frame.groupby("class")[names].mean()
     assert shares.sum(axis=1).tolist() == pytest.approx([1.0] * 3)
     assert set(shares.index) == set(CLASSES)
     rule = views.rule_of(e, 0)
-    one = frame[frame["case"] == views.ONE]
+    one = frame[frame["case"] == views.CASES[1]]
     predictions = torch.stack([logits_of(e.prepared, m, "train").argmax(-1) for m in e.teacher_set(0)], 1)
     for i, line in zip(one.index, one[names].to_numpy()):  # the one followed predicts a class it is the expert of
         teacher = int(line.argmax())
         assert rule["best"][predictions[i, teacher]] == teacher
-    rest = frame[frame["case"] != views.ONE]
+    rest = frame[frame["case"] != views.CASES[1]]
     assert (rest[names[int(rule["overall"])]] == 1).all()
     cases = views.cases_table(e)
-    assert cases[[views.ONE, views.SEVERAL, views.NONE]].sum(axis=1).tolist() == pytest.approx([1.0, 1.0])
+    assert cases[list(views.CASES)].sum(axis=1).tolist() == pytest.approx([1.0, 1.0])
     assert list(views.experts_table(e).columns) == ["repeat", *CLASSES, "best overall"]
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from notebook_names import defined_in
 
 from mtkd import papers
 from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
 from mtkd.papers import mt_bert, published_value
-from mtkd.papers.mt_bert_exercises import averages_what_overlaps, encoders, exercises
 from mtkd.papers.mt_bert_scores import short_name
 
 TEACHERS = ("scratch-2x64", "roberta-scratch-2x64", "mpnet-scratch-2x64")
@@ -407,12 +407,14 @@ def overlap(mine, theirs):
 
 
 def test_answers_to_the_exercises():
+    cells = defined_in("mt_bert")
+    exercises = cells.exercises
     assert exercises.check("1", 0.591) == "exercise 1: correct"
     assert exercises.check("1", 0.5) == "exercise 1: not yet"
     assert exercises.check("2", repaired) == "exercise 2: correct"
     assert exercises.check("2", bug) == "exercise 2: not yet"
-    assert encoders(3) == 12
+    assert cells.encoders(3) == 12
     assert exercises.check("3", 5 * 2**4) == "exercise 3: correct"
-    assert averages_what_overlaps(overlap)
+    assert cells.averages_what_overlaps(overlap)
     assert exercises.check("4", lambda mine, theirs: torch.ones(len(mine), len(theirs))) == "exercise 4: not yet"
     assert exercises.check("4", None) == "exercise 4: not answered yet"

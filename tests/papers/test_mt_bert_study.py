@@ -10,19 +10,22 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_text_task
+from notebook_names import defined_in
 from tiny_studies import NAMES, OPT, all_rows, hidden_rows, kept, study_of, tiny  # noqa: F401
 
 from mtkd.errors import KitError
 from mtkd.models import names as models
+from mtkd.papers import mt_bert_students as recipes
 from mtkd.papers import mt_bert_study as paper
-from mtkd.papers import mt_bert_views as views
 from mtkd.papers.mt_bert_scores import SECTIONS
-from mtkd.papers.mt_bert_study import students
+from mtkd.papers.mt_bert_students import students
 from mtkd.rules.selection import Everyone, InverseLoss
 from mtkd.store.artifacts import tensors_load, tensors_save
 from mtkd.train import loop as train
 from mtkd.train.answers import answers
 from mtkd.train.teachers import logits_of
+
+views = defined_in("mt_bert")
 
 
 def experiment(**changes) -> paper.Experiment:
@@ -90,30 +93,30 @@ def test_depths_are_read_from_configs_too():
 
 
 def test_the_recipe_is_equation_3_and_its_switches():
-    (stage,) = paper.mt_bert(OPT, temperature=2.0).stages
+    (stage,) = recipes.mt_bert(OPT, temperature=2.0).stages
     assert [(t.loss, t.weight, t.combine) for t in stage.terms] == [
         ("cross_entropy", 1.0, "logits"), ("soft_cross_entropy", 1.0, "losses"), ("multi_hidden", 1.0, "logits")]
     assert [t.selection for t in stage.terms] == [None, InverseLoss(), Everyone()]
     assert stage.terms[1].temperature == 2.0
-    (plain,) = paper.mt_bert(OPT, weighting=False, hidden=0.0).stages
+    (plain,) = recipes.mt_bert(OPT, weighting=False, hidden=0.0).stages
     assert [(t.loss, t.selection) for t in plain.terms] == [("cross_entropy", None), ("soft_cross_entropy", Everyone())]
-    (tables,) = paper.mt_bert(OPT, layered=()).stages
+    (tables,) = recipes.mt_bert(OPT, layered=()).stages
     assert [t.loss for t in tables.terms] == ["cross_entropy", "soft_cross_entropy"]
     with pytest.raises(KitError, match="at least one of them"):
-        paper.mt_bert(OPT, task=0.0, distillation=0.0)
+        recipes.mt_bert(OPT, task=0.0, distillation=0.0)
 
 
 def test_recipes_of_the_baselines():
-    (stage,) = paper.pkd(OPT, pairs=5, width=768, beta=100.0).stages
+    (stage,) = recipes.pkd(OPT, pairs=5, width=768, beta=100.0).stages
     assert [(t.loss, round(t.weight, 6)) for t in stage.terms] == [
         ("cross_entropy", 0.5), ("soft_cross_entropy", 0.5), ("patience", round(100 / (5 * 768), 6))]
     assert (stage.terms[1].temperature, stage.terms[1].t_squared) == (10.0, True)
-    inner, _ = paper.tinybert(OPT, OPT, attention=False).stages
+    inner, _ = recipes.tinybert(OPT, OPT, attention=False).stages
     assert [t.loss for t in inner.terms] == ["embedding_mse", "hidden_mse"]
-    (liu,) = paper.liu_2020(OPT, classes=2, width=16).stages
+    (liu,) = recipes.liu_2020(OPT, classes=2, width=16).stages
     assert liu.terms[1].options["space"] == "states"  # two classes: their outputs lie on a line
     assert liu.terms[2].weight == 16.0
-    (you,) = paper.you_2017(OPT, layered=(0, 2)).stages
+    (you,) = recipes.you_2017(OPT, layered=(0, 2)).stages
     assert you.terms[2].selection.members(3) == (0, 2)
 
 
@@ -319,8 +322,7 @@ def test_export_submissions_and_views(tmp_path):
     matrix = views.alignment(e.prepared, e.prepared.of(NAMES[0]), text)
     assert set(np.round(matrix.sum(axis=1), 5)) == {1.0}
     assert matrix.iloc[0, 0] == 1.0  # [CLS] meets <s>
-    assert len(views.alignment_figure(e, text).content.axes) == 2
-    assert views.looked_at(e, e.teacher_set(0)[1], text).sum() == pytest.approx(1.0, abs=1e-5)
+    assert views.looked_at(e.prepared, e.teacher_set(0)[1], text).sum() == pytest.approx(1.0, abs=1e-5)
     table = views.sample_weights(e, 0)
     assert len(table) == 3 * 60
     one = table[(table["teacher"] == "MPNet 2x16") & (table["sample"] == 7)].iloc[0]
@@ -328,4 +330,3 @@ def test_export_submissions_and_views(tmp_path):
     label = e.loaded.splits["train"].labels[7]
     assert one["weight"] == pytest.approx(1 / (1 - torch.log(logits[label]).item()), abs=1e-5)
     assert one["says"] == ("right" if logits.argmax() == label else "wrong")
-    assert len(views.weights_figure(table).content.axes) == 3

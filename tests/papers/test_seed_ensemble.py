@@ -5,7 +5,10 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
+from notebook_names import defined_in
 from seed_rows import everything, made, record, row
 
 from mtkd import papers
@@ -265,3 +268,30 @@ def test_names_and_formats():
     assert [printed("glue/sst2"), printed("SST-2"), printed("pydocs/topic")] == ["SST-2", "SST-2", None]
     assert points(pd.Series([4.9004, 4.9004])) == "490.0 ± 0.0"
     assert points(pd.Series([], dtype=float)) == "n/a"
+
+
+# --- exercises -----------------------------------------------------------------------------------------------------------
+
+
+def test_exercise_answers():
+    def repaired(student, teacher, t):
+        return F.kl_div(F.log_softmax(student / t, dim=-1), F.softmax(teacher / t, dim=-1), reduction="batchmean")
+
+    def swapped(student, teacher, t):
+        return F.kl_div(F.log_softmax(teacher / t, dim=-1), F.softmax(student / t, dim=-1), reduction="batchmean")
+
+    def over_classes(student, teacher, t):
+        return -(F.softmax(teacher / t, dim=-1) * F.log_softmax(student / t, dim=-1)).mean()
+
+    def sure(logits):
+        p = logits.softmax(-1).max(-1).values
+        return p / p.sum(-1, keepdim=True)
+
+    exercises = defined_in("seed_ensemble").exercises
+    right = {"1": 0.6255, "2": repaired, "3": 8 * 2**7, "4": sure}
+    wrong = {"1": 0.8176, "2": swapped, "3": 255, "4": lambda z: torch.full(z.shape[:2], 0.5)}
+    for name, answer in right.items():
+        assert exercises.check(name, answer) == f"exercise {name}: correct"
+        assert exercises.check(name, wrong[name]) == f"exercise {name}: not yet"
+    assert exercises.check("2", over_classes) == "exercise 2: not yet"
+    assert "TypeError" in exercises.check("1", "six")

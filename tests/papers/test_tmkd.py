@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from notebook_names import defined_in
 
 from mtkd import papers
 from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
 from mtkd.papers import published_value, tmkd, tmkd_tables
 from mtkd.papers.tmkd import label, method_name
-from mtkd.papers.tmkd_lecture import exercises, more_parameters, trainings, vote_of_example
 
 TARGET, OTHER = "pydocs/topic", "glue/rte"
 STUDENT, BILSTM, TEACHER = "scratch-1x32", "bilstm-1x32e32", "scratch-2x64"
@@ -576,15 +576,17 @@ def repaired(golden, soft, labels, teachers, alpha):
 
 
 def test_answers_to_the_exercises():
+    cells = defined_in("tmkd")
+    exercises = cells.exercises
     by_hand = (1 / (1 + math.e) + math.e**2 / (1 + math.e**2) + 0.5) / 3
-    assert vote_of_example() == pytest.approx(by_hand, abs=1e-6)
+    assert cells.vote_of_example() == pytest.approx(by_hand, abs=1e-6)
     assert exercises.check("1", round(by_hand, 3)) == "exercise 1: correct"
     assert exercises.check("1", 0.5) == "exercise 1: not yet"
     assert exercises.check("2", repaired) == "exercise 2: correct"
     assert exercises.check("2", bug) == "exercise 2: not yet"
-    assert trainings(1, 3) == 5 + 5 + 3 + 2
+    assert cells.trainings(1, 3) == 5 + 5 + 3 + 2
     assert exercises.check("3", 5 + 5 * 10) == "exercise 3: correct"
     assert exercises.check("4", lambda d, c, n: n * c * (d + 1)) == "exercise 4: correct"
     assert exercises.check("4", lambda d, c, n: n * c * d) == "exercise 4: not yet"
     assert exercises.check("4", None) == "exercise 4: not answered yet"
-    assert more_parameters(768, 2, 3) / 1e6 == pytest.approx(45.70 - 45.69, abs=0.006)  # Table 4
+    assert cells.more_parameters(768, 2, 3) / 1e6 == pytest.approx(45.70 - 45.69, abs=0.006)  # Table 4

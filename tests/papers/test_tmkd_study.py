@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_pair_task, make_text_task, text_split
+from notebook_names import defined_in
 from tiny_studies import OPT, all_rows, kept, study_of, tiny  # noqa: F401
 
 from mtkd import study
@@ -16,14 +17,16 @@ from mtkd.errors import KitError
 from mtkd.measure.metrics import ensemble_logits
 from mtkd.models import heads
 from mtkd.models import names as models
-from mtkd.papers import tmkd, tmkd_lecture
+from mtkd.papers import tmkd
+from mtkd.papers import tmkd_students as recipes
 from mtkd.papers import tmkd_study as paper
 from mtkd.papers.tmkd import SECTIONS
-from mtkd.papers.tmkd_study import students
+from mtkd.papers.tmkd_students import students
 from mtkd.rules.selection import Primary, Uniform
 from mtkd.train import loop as train
 from mtkd.train.answers import answers
 
+views = defined_in("tmkd")
 STUDENT = "scratch-1x16h2"
 ALONE = {"transfer": [], "pool_sizes": []}
 
@@ -61,28 +64,28 @@ def test_the_papers_counts():
 
 
 def test_recipes_are_equations_4_and_5():
-    first, second = paper.stage_1("many", "pool-20", OPT), paper.stage_2("many", 0.9, OPT, new_heads=True)
+    first, second = recipes.stage_1("many", "pool-20", OPT), recipes.stage_2("many", 0.9, OPT, new_heads=True)
     (term,) = first.stages[0].terms
     assert (term.loss, term.combine, term.weight, term.selection) == ("logit_mse", "heads", 1.0, Uniform())
     assert (first.stages[0].data, first.stages[0].reset) == ("pool-20", ())
     assert [(t.loss, round(t.weight, 6)) for t in second.stages[0].terms] == [("cross_entropy", 0.1), ("logit_mse", 0.9)]
     assert (second.stages[0].reset, second.predictor) == (("heads",), "heads")
-    one, average = (paper.soft(name, best=2) for name in ("one", "average"))
+    one, average = (recipes.soft(name, best=2) for name in ("one", "average"))
     assert (one.combine, one.selection) == ("one_head", Primary(2))
     assert (average.combine, average.selection) == ("one_head", Uniform())
-    assert [t.loss for t in paper.stage_2("one", 1.0, OPT).stages[0].terms] == ["logit_mse"]
-    assert paper.heads("many", 3) == 3
-    assert paper.heads("average", 3) == 1
+    assert [t.loss for t in recipes.stage_2("one", 1.0, OPT).stages[0].terms] == ["logit_mse"]
+    assert recipes.heads("many", 3) == 3
+    assert recipes.heads("average", 3) == 1
     for alpha in (0.0, 1.5):
         with pytest.raises(KitError, match="above 0 and at most 1"):
-            paper.stage_2("one", alpha, OPT)
+            recipes.stage_2("one", alpha, OPT)
     with pytest.raises(KitError, match="no such method: 'each'"):
-        paper.soft("each")
+        recipes.soft("each")
 
 
 def test_a_student_of_unknown_depth_has_no_section_layers():
     with pytest.raises(KitError, match="whose name says its layers"):
-        paper.with_depth("minilm", 3)
+        recipes.with_depth("minilm", 3)
 
 
 # --- a small real run ----------------------------------------------------------------------------------------------------
@@ -228,10 +231,8 @@ def test_one_teacher_and_no_pool():
     rows = all_rows(e)
     assert {r["kind"] for r in rows} == {"teacher", "undistilled", "student"}
     assert {r["pool"] for r in rows} == {None}
-    sure = tmkd_lecture.sureness(e, 0)
+    sure = views.sureness(e, 0)
     assert set(sure["texts"]) == {"seen in training", "test"}
-    (axis,) = tmkd_lecture.sureness_figure(sure).content.axes
-    assert axis.get_legend_handles_labels()[1] == ["seen in training", "test"]
     assert [r["split"] for r in e.data_rows()] == ["train", "validation", "test"]
     assert e.best_student().key == e.make(plan).key
     frame = tmkd.frame([{"paper": "tmkd", "tier": "demo", "parameters": {}, "rows": rows}])
@@ -287,16 +288,15 @@ def test_table_3_export_and_views(tmp_path):
     assert experiment(sections=[]).export(tmp_path) is None
 
     plan = e.own(0)
-    table = tmkd_lecture.head_scores(e, plan)
+    table = views.head_scores(e, plan)
     assert table.index.tolist() == ["golden", "soft 0", "soft 1", "soft 2", "vote of all (Eq. 6)"]
     assert table["accuracy"].iloc[-1] == pytest.approx(e.make(plan).metrics["test"]["accuracy"])
-    assert tmkd_lecture.head_distances(e, plan).shape == (3, 3)
-    said = tmkd_lecture.pool_logits(e, 0, "large")
+    assert views.head_distances(e, plan).shape == (3, 3)
+    said = views.pool_logits(e, 0, "large")
     assert said.shape == (3, 40, 3)
-    sure = tmkd_lecture.sureness(e, 0)
+    sure = views.sureness(e, 0)
     assert len(sure) == 3 * (60 + 30 + 20)
     means = sure.groupby("texts")["right"].mean()
     assert means["test"] == pytest.approx(np.mean([m.metrics["test"]["accuracy"] for m in e.teacher_set(0)]))
     assert np.isnan(means["pool"])
     assert sure["probability"].between(1 / 3, 1).all()
-    assert len(tmkd_lecture.sureness_figure(sure).content.axes) == 3
