@@ -100,7 +100,7 @@ def test_the_notebooks_own_rules_run_by_name_in_a_grid(place, monkeypatch):
         monkeypatch.setenv(f"MTKD_{name}", str(place / name.lower()))
     small = {"task": str(place / "rows.csv"), "teacher": "scratch-1x16", "student": "scratch-1x8h2", "n_teachers": 2,
              "train_size": 0, "epochs": 1, "max_length": 12, "vocab": 60}
-    file = Path(__file__).parents[1] / "params" / "own_rule" / "demo.yaml"
+    file = Path(__file__).parents[1] / "params" / "own_rule" / "grid.yaml"
     summary = grid.run([file], jobs=2, results=place / "runs", overrides=small, say=lambda words: None)
     assert [outcome.status for outcome in summary.outcomes] == ["done", "done"], [o.reason for o in summary.failed]
     records = [json.loads((folder / "record.json").read_text()) for folder in summary.folders]
