@@ -74,6 +74,11 @@ def all_verdicts(records: list[dict]) -> list[Verdict]:
     return found
 
 
+def results(folder: str | Path) -> list[Verdict]:
+    """The verdicts on the records below a folder; KitError where there is none."""
+    return all_verdicts(read_records(folder))
+
+
 def statement(claim: str) -> str:
     """What the paper says, in the kit's words; empty for an id that no paper has."""
     return next((entry.statement for entry in papers.all_claims() if entry.id == claim), "")
@@ -122,7 +127,7 @@ def stated(verdict: Verdict) -> str:
     words = []
     if verdict.members:
         words.append(f"as stated {verdict.as_stated}: {verdict.passed} of {verdict.members} settings pass")
-        if verdict.members > 1 and len({line["unit"] for line in verdict.lines}) == 1:
+        if verdict.members > 1 and len({line["unit"] for line in verdict.lines}) < 2:
             words[0] += f", from {number(verdict.lowest, 1, True)} to {number(verdict.highest, 1, True)} {verdict.unit}"
     if failed := [setting for setting in verdict.printed if setting["fails"]]:
         worst = min(failed, key=lambda setting: setting["difference"])
@@ -131,16 +136,18 @@ def stated(verdict: Verdict) -> str:
     return "; ".join(words)
 
 
-def beside(verdict: Verdict) -> list[str]:
-    """Lines that are no verdicts: averages over what the kit adds for fairness, exceptions, several averages of one claim, weaker
-    tests, and settings in which nothing could be shown."""
+def beside(verdict: Verdict, gaps: int | None = None) -> list[str]:
+    """Lines that are no verdicts: averages over what the kit adds for fairness, exceptions, the averages of a claim of several
+    statements, weaker tests, and settings in which nothing could be shown (of which the first `gaps`)."""
     lines = [f"{line['label']}: {measured(line['effect'], line['interval'], line['unit'], verdict.level)}, n = {line['n']}"
              + (f", {line['members']} settings from {number(line['lowest'], 1, True)} to {number(line['highest'], 1, True)}"
                 if line["members"] > 1 else "") for line in verdict.beside]
-    lines += [f"{line['test']}, {line['label']}: {measured(line['effect'], line['interval'], line['unit'], verdict.level)}, "
+    lines += [f"{line['part'] or line['test']} ({line['label']}): {measured(line['effect'], line['interval'], line['unit'], verdict.level)}, "
               f"n = {line['n']}" for line in verdict.lines if len(verdict.lines) > 1 and line["n"]]
     lines += [f"weaker than stated: {verdict.weaker}"] if verdict.weaker else []
-    return [*lines, *(f"left out: {words}" for words in verdict.left_out)]
+    lines += [f"left out: {words}" for words in verdict.left_out[:gaps]]
+    more = len(verdict.left_out[gaps:]) if gaps else 0
+    return [*lines, *([f"and {more} more settings left out"] if more else [])]
 
 
 def claims_table(verdicts: list[Verdict], width: int | None = None, colour: bool | None = None) -> str:
@@ -156,12 +163,13 @@ def claims_table(verdicts: list[Verdict], width: int | None = None, colour: bool
     table = Table(show_lines=True, expand=True)
     table.add_column("claim", no_wrap=True)
     table.add_column("what the paper says", ratio=4)
-    table.add_column("what came out here", ratio=5)
-    table.add_column("verdict", width=13)
+    table.add_column("what came out here", ratio=6)
+    table.add_column("on average", width=13)
     for verdict in verdicts:
         name = verdict.claim + (f"\n{verdict.tier}" if verdict.tier else "")
         style = COLOURS[verdict.verdict] if colour else ""
-        table.add_row(name, statement(verdict.claim), Text(outcome(verdict)), Text(verdict.verdict, style=style))
+        lines = [line for line in (outcome(verdict), stated(verdict), *beside(verdict, gaps=2)) if line]
+        table.add_row(name, statement(verdict.claim), Text("\n".join(lines)), Text(verdict.words, style=style))
     buffer = io.StringIO()
     Console(file=buffer, width=width, force_terminal=colour, color_system="standard" if colour else None).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"

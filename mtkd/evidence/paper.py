@@ -90,7 +90,7 @@ class Paper:
                  pairs: Mapping[str, Callable] | None = None, parts: Mapping[str, Callable] | None = None,
                  notes: Mapping[str, Callable] | None = None, draws: Mapping[str, Callable] | None = None,
                  about: Callable | None = None, family: int = 0):
-        self.family = family
+        self.family, self._printed = family, {}
         self.name, self.data, self.label, self.derive = name, data, label, derive or (lambda frame: frame)
         self.pairs, self.parts, self.notes, self.draws = pairs or {}, parts or {}, notes or {}, draws or {}
         self.about = about or (lambda rows, records: "")
@@ -157,7 +157,9 @@ class Paper:
     def said(self, claim: str, margin: float) -> dict:
         """Fields of a verdict that need no run: the paper's own printed numbers, and what is tested less strictly."""
         entry = self.data["claims"][claim]
-        return {"printed": printed_settings(self.published, entry.get("printed", ()), margin), "weaker": entry.get("weaker", "")}
+        if (claim, margin) not in self._printed:
+            self._printed[claim, margin] = printed_settings(self.published, entry.get("printed", ()), margin)
+        return {"printed": self._printed[claim, margin], "weaker": entry.get("weaker", "")}
 
     def verdict(self, claim: str, tier: str, rows: pd.DataFrame, every: Callable[[], pd.DataFrame], assay: dict, smallest: float,
                 margin: float, alpha: float) -> Verdict | None:

@@ -87,6 +87,12 @@ class Verdict:
         """The verdict with its tag, such as "supported, but below 1 point", or "not tested: too few"."""
         return (": " if self.verdict == NOT_TESTED else ", ").join(filter(None, [self.verdict, self.tag]))
 
+    def brief(self) -> dict:
+        """What a program wants to know first, JSON-safe."""
+        names = ("tier", "verdict", "tag", "as_stated", "effect", "interval", "unit", "n", "p", "p_holm", "needed", "passed", "members")
+        fails = sum(setting["fails"] for setting in self.printed)
+        return _json_safe({name: getattr(self, name) for name in names}) | {"printed": len(self.printed), "printed_fails": fails}
+
     def to_dict(self) -> dict:
         """JSON-safe dictionary: tuples become lists, and numbers that are not finite become null."""
         return _json_safe(asdict(self))
@@ -148,6 +154,8 @@ def examine(member: Member, alpha: float = 0.05, whole: bool = False) -> dict:
 def mean_of(members: Sequence[Member]) -> Member:
     """The mean over settings per replicate, of the replicates that all settings have, as one setting."""
     first, number = members[0], len(members)
+    if number == 1:
+        return first
     table = pd.concat([member.by_replicate() for member in members], axis=1, join="inner")
     items: dict[str, np.ndarray] | None = None
     if all(member.items for member in members):
@@ -156,9 +164,8 @@ def mean_of(members: Sequence[Member]) -> Member:
             rows = member.by_replicate().index.get_indexer(table.index)
             for name, found in member.items.items():
                 items[name] = items.get(name, 0) + found[rows] / number
-    return replace(first, label=first.label if number == 1 else f"mean of {number} settings", differences=table.mean(axis=1),
-                   items=items, delta=sum(m.delta for m in members) / number, own=first.own if number == 1 else {},
-                   step=sum(m.step for m in members) / number**2)  # fmt: skip
+    return replace(first, label=f"mean of {number} settings", differences=table.mean(axis=1), items=items, own={},
+                   delta=sum(m.delta for m in members) / number, step=sum(m.step for m in members) / number**2)
 
 
 # --- a claim --------------------------------------------------------------------------------------------------------------
@@ -307,7 +314,9 @@ def _needed(line: dict, alpha: float, level: float, family: int) -> int | None:
 
 
 def _worded(v: Verdict, p_holm: float, shown: bool, against: bool, alpha: float, family: int) -> Verdict:
-    words = [word(line, shown, against and line["p_against"] <= alpha) for line in v.lines]
+    several = len(v.lines) > 1  # of which one may be shown and the claim not: then after Bonferroni's correction
+    words = [word(line, shown or several and family * line["p"] <= alpha, against and line["p_against"] <= alpha)
+             for line in v.lines]
     verdict = min(words, key=WEAKEST.index)
     line = max((line for line, said in zip(v.lines, words) if said == verdict), key=lambda line: (line["p"], -line["n"]))
     (low, high), delta, tag, needed = line["interval"], line["delta"], "", None
@@ -316,7 +325,7 @@ def _worded(v: Verdict, p_holm: float, shown: bool, against: bool, alpha: float,
         tag = f"but {small}" if verdict == SUPPORTED and high < delta else tag
         tag = f"but by {small}" if verdict == CONTRADICTED and low > -delta else tag
     if verdict == NOT_TESTED:
-        tag = "too few" if line["n"] else f"no data for {line['label']}"
+        tag = "too few" if line["n"] else f"no data for {line['label']}" if line["label"] else "no data"
     if verdict in (OPEN, NOT_TESTED) and line["n"] > 1:
         needed = _needed(line, alpha, v.level, family)
     return replace(v, verdict=verdict, tag=tag, needed=needed, effect=line["effect"] if line["n"] else None, n=line["n"],
