@@ -123,20 +123,40 @@ def report(
         splice(readme, "verdicts", claims_matrix(all_verdicts(found)))
 
 
+Records = Annotated[Path | None, typer.Argument(help="Folder of records to show what came out.",
+                                                show_default="with --json: results/reference")]
+
+
 @app.command()
-def claims(as_json: Json = False) -> None:
-    """List the claims of the five papers, and whether the kit tests them yet."""
+def claims(folder: Records = None, as_json: Json = False) -> None:
+    """List the claims of the five papers; with records, or as JSON, what came out for each."""
     from mtkd.papers import all_claims
+    from mtkd.report import claims_table, results
+    from mtkd.runs.records import repo_root
 
-    show([dataclasses.asdict(claim) for claim in all_claims()], as_json, ("id", "paper", "status", "statement"))
+    rows = [dataclasses.asdict(claim) for claim in all_claims()]
+    reference = repo_root() / "results" / "reference"
+    folder = folder or (reference if as_json and reference.is_dir() else None)
+    found = results(folder) if folder else []
+    if folder and not as_json:
+        typer.echo(claims_table(found))
+        return
+    of = {row["id"]: [verdict.brief() for verdict in found if verdict.claim == row["id"]] for row in rows}
+    show([row | {"results": of[row["id"]]} for row in rows], as_json, ("id", "paper", "status", "statement"))
 
 
 @app.command()
-def exhibits(as_json: Json = False) -> None:
-    """List the tables and figures of the five papers, and whether the kit regenerates them yet."""
-    from mtkd.papers import all_exhibits
+def exhibits(folder: Records = None, as_json: Json = False) -> None:
+    """List the tables and figures of the five papers; with records, whether they show something."""
+    from mtkd.papers import all_exhibits, exhibit
+    from mtkd.report import read_records
 
-    show([dataclasses.asdict(entry) for entry in all_exhibits()], as_json, ("id", "status", "in_paper"))
+    rows, columns = [dataclasses.asdict(entry) for entry in all_exhibits()], ("id", "status", "in_paper")
+    if folder:
+        found = read_records(folder)
+        rows = [row | {"shown": not exhibit(row["id"], found).missing} for row in rows]
+        columns = ("id", "status", "shown", "in_paper")
+    show(rows, as_json, columns)
 
 
 @app.command()

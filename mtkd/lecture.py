@@ -26,10 +26,11 @@ def claims_frame(paper: str) -> pd.DataFrame:
 
 
 def verdicts_frame(verdicts: list) -> pd.DataFrame:
-    """Verdicts as a table: effect with interval, n, p, and what the verdict stands on."""
+    """Verdicts as a table: on average, as stated, what stands beside, and what the verdict stands on."""
     return table(pd.DataFrame([{
-        "claim": v.claim, "tier": v.tier, "verdict": v.verdict, "what came out here": report.outcome(v),
-        "test": v.test, "note": v.note} for v in verdicts]))
+        "claim": v.claim, "tier": v.tier, "on average": v.words, "what came out here": report.outcome(v),
+        "as stated": report.stated(v), "beside": "; ".join(report.beside(v, 2)), "test": v.test, "note": v.note}
+        for v in verdicts]))
 
 
 def table(frame: pd.DataFrame):

@@ -20,10 +20,10 @@ from rich.text import Text
 
 from mtkd import papers
 from mtkd.errors import KitError
-from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Verdict
+from mtkd.evidence.verdicts import CONTRADICTED, NO_EFFECT, NOT_TESTABLE, NOT_TESTED, OPEN, SUPPORTED, Verdict, decide
 from mtkd.runs.records import repo_root
 
-COLOURS = {SUPPORTED: "green", NOT_SUPPORTED: "red", INCONCLUSIVE: "yellow", NOT_TESTED: "dim"}
+COLOURS = {SUPPORTED: "green", CONTRADICTED: "red", NO_EFFECT: "cyan", OPEN: "yellow", NOT_TESTABLE: "dim", NOT_TESTED: "dim"}
 
 
 class DamagedRecord(UserWarning):
@@ -63,9 +63,20 @@ def read_committed(paper: str) -> list[dict]:
 
 
 def all_verdicts(records: list[dict]) -> list[Verdict]:
-    """The verdicts of every paper that has a module, in the papers' order."""
-    modules = [papers.module(name) for name in papers.PAPERS]
-    return [verdict for module in modules if module for verdict in module.claims(records)]
+    """The verdicts of every paper that has a module, in the papers' order; Holm's correction runs over all claims of the five
+    papers in a tier, and over a paper's of one's own by themselves."""
+    found = [verdict for name in papers.PAPERS for verdict in papers.module(name).claims(records)]
+    five = {claim.id for claim in papers.all_claims() if claim.paper in papers.FIVE}
+    for tier in {verdict.tier for verdict in found}:
+        at = [i for i, verdict in enumerate(found) if verdict.tier == tier and verdict.claim in five]
+        for i, verdict in zip(at, decide([found[i] for i in at], papers.FAMILY)):
+            found[i] = verdict
+    return found
+
+
+def results(folder: str | Path) -> list[Verdict]:
+    """The verdicts on the records below a folder; KitError where there is none."""
+    return all_verdicts(read_records(folder))
 
 
 def statement(claim: str) -> str:
@@ -85,23 +96,58 @@ def p_value(p: float | None) -> str:
     return "p n/a" if p is None or not math.isfinite(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def outcome(verdict: Verdict) -> str:
-    """One line: the deciding setting's effect and interval, n, p, and how many settings passed.
+def measured(effect: float, interval, unit: str, level: float = 0.9) -> str:
+    """An effect with its interval, in words."""
+    words = f"{number(effect, sign=True)} {unit}".strip()
+    if interval is not None:
+        words += f", {level:.0%} interval [{number(interval[0], sign=True)}, {number(interval[1], sign=True)}]"
+    return words
 
-    >>> outcome(Verdict("S1", "supported", effect=1.2, interval=(0.3, 2.1), p=0.021, n=3, unit="points", members=1))
-    '+1.20 points, 90% interval [+0.30, +2.10], n = 3, p = 0.021'
+
+def outcome(verdict: Verdict) -> str:
+    """What came out on average, in one line: effect and interval, n, p, and the replicates that an open claim needs.
+
+    >>> outcome(Verdict("S1", "supported", effect=1.2, interval=(0.3, 2.1), p=0.021, p_holm=0.3, n=9, unit="points"))
+    '+1.20 points, 90% interval [+0.30, +2.10], n = 9, p = 0.021 (0.300 after Holm)'
     """
     if verdict.effect is None:
         return verdict.note or "no data"
-    words = f"{number(verdict.effect, sign=True)} {verdict.unit}".strip()
-    words += f" (margin ±{verdict.margin:g})" if verdict.margin is not None else ""
-    if verdict.interval is not None:
-        low, high = (number(end, sign=True) for end in verdict.interval)
-        words += f", {verdict.level:.0%} interval [{low}, {high}]"
-    words += f", n = {verdict.n}, {p_value(verdict.p)}"
-    if verdict.members > 1:
-        words += f" in the deciding setting ({verdict.decided_by}); {verdict.passed} of {verdict.members} settings pass"
-    return words
+    words = measured(verdict.effect, verdict.interval, verdict.unit, verdict.level)
+    words += f", n = {verdict.n}" + (f", {p_value(verdict.p)}" if verdict.p is not None else "")
+    words += f" ({number(verdict.p_holm, 3)} after Holm)" if verdict.p_holm is not None else ""
+    return words + (f"; would need n = {verdict.needed}" if verdict.needed else "")
+
+
+def stated(verdict: Verdict) -> str:
+    """The sentence as it stands: whether it holds in every setting here, and in the paper's own printed table.
+
+    >>> stated(Verdict("S1", members=4, passed=3, as_stated="open", unit="points", lowest=-0.2, highest=1.1))
+    'as stated open: 3 of 4 settings pass, from -0.2 to +1.1 points'
+    """
+    words = []
+    if verdict.members:
+        words.append(f"as stated {verdict.as_stated}: {verdict.passed} of {verdict.members} settings pass")
+        if verdict.members > 1 and len({line["unit"] for line in verdict.lines}) < 2:
+            words[0] += f", from {number(verdict.lowest, 1, True)} to {number(verdict.highest, 1, True)} {verdict.unit}"
+    if failed := [setting for setting in verdict.printed if setting["fails"]]:
+        worst = min(failed, key=lambda setting: setting["difference"])
+        words.append(f"fails in the paper's own table, in {len(failed)} of {len(verdict.printed)} settings "
+                     f"({worst['label']}, {number(worst['difference'], 2, True)})")
+    return "; ".join(words)
+
+
+def beside(verdict: Verdict, gaps: int | None = None) -> list[str]:
+    """Lines that are no verdicts: averages over what the kit adds for fairness, exceptions, the averages of a claim of several
+    statements, weaker tests, and settings in which nothing could be shown (of which the first `gaps`)."""
+    lines = [f"{line['label']}: {measured(line['effect'], line['interval'], line['unit'], verdict.level)}, n = {line['n']}"
+             + (f", {line['members']} settings from {number(line['lowest'], 1, True)} to {number(line['highest'], 1, True)}"
+                if line["members"] > 1 else "") for line in verdict.beside]
+    lines += [f"{line['part'] or line['test']} ({line['label']}): {measured(line['effect'], line['interval'], line['unit'], verdict.level)}, "
+              f"n = {line['n']}" for line in verdict.lines if len(verdict.lines) > 1 and line["n"]]
+    lines += [f"weaker than stated: {verdict.weaker}"] if verdict.weaker else []
+    lines += [f"left out: {words}" for words in verdict.left_out[:gaps]]
+    more = len(verdict.left_out[gaps:]) if gaps else 0
+    return [*lines, *([f"and {more} more settings left out"] if more else [])]
 
 
 def claims_table(verdicts: list[Verdict], width: int | None = None, colour: bool | None = None) -> str:
@@ -117,12 +163,13 @@ def claims_table(verdicts: list[Verdict], width: int | None = None, colour: bool
     table = Table(show_lines=True, expand=True)
     table.add_column("claim", no_wrap=True)
     table.add_column("what the paper says", ratio=4)
-    table.add_column("what came out here", ratio=5)
-    table.add_column("verdict", width=13)
+    table.add_column("what came out here", ratio=6)
+    table.add_column("on average", width=13)
     for verdict in verdicts:
         name = verdict.claim + (f"\n{verdict.tier}" if verdict.tier else "")
         style = COLOURS[verdict.verdict] if colour else ""
-        table.add_row(name, statement(verdict.claim), Text(outcome(verdict)), Text(verdict.verdict, style=style))
+        lines = [line for line in (outcome(verdict), stated(verdict), *beside(verdict, gaps=2)) if line]
+        table.add_row(name, statement(verdict.claim), Text("\n".join(lines)), Text(verdict.words, style=style))
     buffer = io.StringIO()
     Console(file=buffer, width=width, force_terminal=colour, color_system="standard" if colour else None).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
@@ -136,14 +183,15 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def claims_markdown(verdicts: list[Verdict]) -> str:
     """The claims as a GitHub table, for the README and for notebooks."""
-    rows = [(v.claim, v.tier, statement(v.claim), outcome(v), v.verdict) for v in verdicts]
-    return markdown_table(pd.DataFrame(rows, columns=["claim", "tier", "the paper says", "here", "verdict"]))
+    rows = [(v.claim, v.tier, statement(v.claim), v.words, outcome(v), stated(v), "; ".join(beside(v))) for v in verdicts]
+    columns = ["claim", "tier", "the paper says", "on average", "effect", "as stated", "beside"]
+    return markdown_table(pd.DataFrame(rows, columns=columns))
 
 
 def claims_matrix(verdicts: list[Verdict]) -> str:
-    """One line per claim, one column per tier, as a GitHub table: the verdict, and how many of its settings passed."""
+    """One line per claim, one column per tier, as a GitHub table: the verdict on average, and how many settings pass."""
     tiers = list(dict.fromkeys(v.tier for v in verdicts if v.tier))
-    cells = {(v.claim, v.tier): v.verdict + (f" ({v.passed}/{v.members})" if v.members else "") for v in verdicts}
+    cells = {(v.claim, v.tier): v.words + (f" ({v.passed}/{v.members})" if v.members else "") for v in verdicts}
     names = dict.fromkeys(v.claim for v in verdicts)
     rows = [[name, statement(name), *(cells.get((name, tier), "-") for tier in tiers)] for name in names]
     return markdown_table(pd.DataFrame(rows, columns=["claim", "the paper says", *tiers]))

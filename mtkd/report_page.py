@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from mtkd import __version__, papers
 from mtkd.evidence.verdicts import Verdict
 from mtkd.papers import Exhibit
-from mtkd.report import number, outcome, p_value, statement
+from mtkd.report import beside, number, outcome, p_value, stated, statement
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -36,8 +36,8 @@ th, td { padding: .35rem .5rem; text-align: left; vertical-align: top; border-bo
 thead th { background: var(--box); font-weight: 600; }
 .badge { display: inline-block; padding: .05rem .55rem; border: 1.5px solid currentColor; border-radius: 1rem;
   font-weight: 600; font-size: .82rem; white-space: nowrap; }
-.supported { color: var(--good); } .not-supported { color: var(--bad); }
-.inconclusive { color: var(--open); } .not-tested { color: var(--none); border-style: dashed; }
+.supported { color: var(--good); } .contradicted { color: var(--bad); } .no-relevant-effect { color: var(--link); }
+.open { color: var(--open); } .not-tested, .not-testable { color: var(--none); border-style: dashed; }
 .claim { border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; margin: .7rem 0; }
 .claim header { display: flex; flex-wrap: wrap; gap: .6rem; align-items: baseline; }
 .claim header b { flex: 1 1 18rem; }
@@ -61,22 +61,26 @@ The page holds its figures and needs no network.</p>
 <div class="claim">
 <header><span><b>{{ v.claim }}</b>{% if v.tier %} <span class="soft">{{ v.tier }} tier</span>{% endif %}</span>
 <b>{{ statement(v.claim) }}</b>
-<span class="badge {{ v.verdict|replace(' ', '-') }}">{{ v.verdict }}</span></header>
-<p>{{ prose(outcome(v)) }}</p>
-{% if v.effect is not none %}
-<p class="soft">Test: {{ v.test }}. Smallest {{ "margin" if v.margin is not none else "effect" }} this n could have
-{{ "passed" if v.margin is not none else "found" }} with 80% power: {{ number(v.detectable) }} {{ v.unit }}.
-Stood on: {{ v.note }}.</p>
-<details><summary>each of the {{ v.members }} settings</summary><div class="scroll"><table class="numbers">
-<thead><tr><th>setting</th><th>n</th><th>effect</th><th>interval</th><th>p</th><th>p against, Holm</th>
-<th>margin</th></tr></thead><tbody>
+<span class="badge {{ v.verdict|replace(' ', '-') }}">{{ v.words }}</span></header>
+<p>On average: {{ prose(outcome(v)) }}</p>
+{% if stated(v) %}<p>{{ stated(v)|capitalize_first }}</p>{% endif %}
+{% for line in beside(v, 2) %}<p class="soft">{{ line|capitalize_first }}</p>
+{% endfor %}
+{% if v.parts %}
+<p class="soft">{% if v.test %}Test: {{ v.test }}; smallest effect of interest {{ number(v.delta) }} {{ v.unit }}. {% endif %}
+Stood on: {{ prose(v.note) }}.</p>
+<details><summary>each of the {{ v.parts|length }} settings</summary><div class="scroll"><table class="numbers">
+<thead><tr><th>setting</th><th>n</th><th>effect</th><th>interval</th><th>p</th><th>tested</th></tr></thead><tbody>
 {% for part in v.parts %}<tr><td>{{ part.label }}</td><td>{{ part.n }}</td><td>{{ number(part.effect, sign=True) }}</td>
 <td>[{{ number(part.interval[0], sign=True) }}, {{ number(part.interval[1], sign=True) }}]</td>
-<td>{{ p_value(part.p) }}</td>
-<td>{{ p_value(part.p_against_holm) if part.p_against_holm is defined else "not tested" }}</td>
-<td>{{ "±%g"|format(part.margin) if part.margin is not none else "" }}</td></tr>
+<td>{{ p_value(part.p) }}</td><td>{{ part.test }}{{ ", left out" if part.left_out }}</td></tr>
 {% endfor %}</tbody></table></div></details>
 {% endif %}
+{% if v.printed %}<details><summary>the {{ v.printed|length }} settings of the paper's own tables</summary>
+<div class="scroll"><table class="numbers"><thead><tr><th>setting</th><th>printed difference</th><th></th></tr></thead><tbody>
+{% for setting in v.printed %}<tr><td>{{ setting.label }}</td><td>{{ number(setting.difference, sign=True) }}</td>
+<td>{{ "fails the sentence" if setting.fails }}</td></tr>
+{% endfor %}</tbody></table></div></details>{% endif %}
 </div>
 {% endfor %}
 <h3>Tables and figures</h3>
@@ -152,7 +156,8 @@ def render(records: list[dict], verdicts: list[Verdict], exhibits: dict[str, Exh
         else:
             planned.append(data)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    helpers = {"statement": statement, "outcome": outcome, "number": number, "p_value": p_value, "table": html_table}
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    helpers = {"statement": statement, "outcome": outcome, "stated": stated, "beside": beside, "number": number, "p_value": p_value, "table": html_table}
     helpers |= {"prose": prose}
     content = {"working": working, "planned": planned, "records": records, "provenance": provenance(records)}
     return environment.from_string(TEMPLATE).render(version=__version__, **content, **helpers)

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 TIMES = ("train_s", "score_s", "intermediate_s", "teachers_s")
@@ -124,10 +123,10 @@ def points(scores: pd.Series) -> str:
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
 
 
-def differences(ours: pd.DataFrame, theirs: pd.DataFrame, replicate: str = "repeat", value: str = "score") -> np.ndarray:
-    """Ours minus theirs in points, one number per replicate that both have (each the mean over its models), [n]."""
+def differences(ours: pd.DataFrame, theirs: pd.DataFrame, replicate: str = "repeat", value: str = "score") -> pd.Series:
+    """Ours minus theirs in points, one number per replicate that both have (each the mean over its models)."""
     both = ours.groupby(replicate)[value].mean() - theirs.groupby(replicate)[value].mean()
-    return 100 * both.dropna().to_numpy(dtype=float)
+    return 100 * both.dropna().astype(float)
 
 
 def in_order(frame: pd.DataFrame, order: dict[str, list | None]) -> pd.DataFrame:

@@ -6,13 +6,16 @@ number per replicate: this arm minus that arm. All functions work in the unit of
 Which interval is the main one. With three to six replicates the bootstrap of a mean is too narrow: three values have
 only ten distinct resamples, and the nominal 95% percentile interval covers the truth about three times in four. The
 interval from Student's t is exact for normal differences at any n, so it is the one reported; the percentile bootstrap
-and the exact sign-flip p stand beside it as a check that does not assume a shape. Note what sign-flipping cannot do:
+and the exact sign-flip p stand beside it as a check that does not assume a shape. From ten replicates on `two_way_interval`
+also counts the chance of the test items. Note what sign-flipping cannot do:
 with n replicates its smallest one-sided p is 2**-n, which is 0.125 for n = 3.
 """
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import optimize, stats
@@ -20,7 +23,7 @@ from scipy import optimize, stats
 
 @dataclass(frozen=True)
 class Paired:
-    """What `paired` found. `detectable` is the smallest true mean seen with 80% power at this n and sd."""
+    """What `paired` found."""
 
     n: int
     mean: float
@@ -32,23 +35,6 @@ class Paired:
     level: float
     interval: tuple[float, float]
     bootstrap: tuple[float, float]
-    detectable: float
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """What `equivalence` found: p of the two one-sided tests, and the interval of level 1 - 2 alpha that matches."""
-
-    n: int
-    mean: float
-    sd: float
-    margin: float
-    p: float
-    p_not_worse: float
-    level: float
-    interval: tuple[float, float]
-    equivalent: bool
-    detectable: float
 
 
 def _values(differences) -> np.ndarray:
@@ -65,7 +51,7 @@ def _no_spread(values: np.ndarray) -> bool:
     return float(np.ptp(values)) <= 1e-12 * max(1.0, float(np.abs(values).max()))
 
 
-def _sd(values: np.ndarray) -> float:
+def spread(values: np.ndarray) -> float:
     """Sample standard deviation; exactly 0 without spread, nan below two values."""
     return math.nan if len(values) < 2 else 0.0 if _no_spread(values) else float(values.std(ddof=1))
 
@@ -100,13 +86,34 @@ def t_test_p(differences, alternative: str = "two-sided") -> float:
     return float(stats.ttest_1samp(values, 0.0, alternative=alternative).pvalue)
 
 
+def t_half(n: int, sd: float, level: float = 0.95) -> float:
+    """Half the width of Student's interval of a mean of n values with this sample standard deviation."""
+    return float(stats.t.ppf((1 + level) / 2, n - 1) * sd / math.sqrt(n))
+
+
 def t_interval(differences, level: float = 0.95) -> tuple[float, float]:
     """Student's interval of the mean: mean -+ t * sd / sqrt(n); (nan, nan) below two replicates."""
     values = _values(differences)
     if len(values) < 2:
         return (math.nan, math.nan)
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * _sd(values) / math.sqrt(len(values))
+    half = t_half(len(values), spread(values), level)
     return (float(values.mean() - half), float(values.mean() + half))
+
+
+def beyond(n: int, distance: float, half: float, level: float = 0.9) -> float:
+    """One-sided p that a mean lies beyond a bound: it is `distance` away from it, and its interval of this level reaches `half`
+    as far towards it. For Student's interval this is the t-test's p. Where there is no spread, so that t would turn a coarse
+    score into certainty, it is that of the exact sign-flip test, which n alone bounds; nan below two replicates.
+
+    >>> differences = [1.0, 2.0, 3.0]
+    >>> round(beyond(3, 2.0, 2.0 - t_interval(differences, 0.9)[0]), 6) == round(t_test_p(differences, "greater"), 6)
+    True
+    """
+    if n < 2:
+        return math.nan
+    if half == 0:
+        return max(2.0**-n, 1e-4) if distance > 0 else 1.0
+    return float(stats.t.sf(stats.t.ppf((1 + level) / 2, n - 1) * distance / half, n - 1))
 
 
 def bootstrap_interval(differences, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> tuple[float, float]:
@@ -119,24 +126,63 @@ def bootstrap_interval(differences, level: float = 0.95, resamples: int = 4000, 
     return (float(low), float(high))
 
 
-def detectable_effect(n: int, sd: float, *, alpha: float = 0.05, power: float = 0.8, two_sided: bool = False) -> float:
-    """Smallest true mean that a t-test of n differences with this sd finds with the given power (noncentral t).
+@cache
+def _counts(size: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of `size` things is drawn in each resample, over `size`, [resamples, size]."""
+    drawn = np.random.default_rng([seed, size]).integers(0, size, size=(resamples, size))
+    drawn += size * np.arange(resamples)[:, None]
+    return (np.bincount(drawn.ravel(), minlength=resamples * size) / size).reshape(resamples, size).astype(np.float32)
 
-    nan where there is no spread to judge by: an sd of zero among a few coarse scores does not mean that n sees all.
+
+def two_way_interval(tables: Sequence[np.ndarray], level: float = 0.9, resamples: int = 1000,
+                     seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over replicates and test items, both drawn anew in every resample.
+
+    tables: one per set of test items, [n replicates, N items], whose means are added up; all replicates answer the same items,
+    and one draw of replicates serves all tables. It is a little wide where what is neither the replicate's nor the item's
+    dominates, which errs on the careful side (Owen and Eckles 2012).
+    """
+    n = len(tables[0])
+    if any(len(table) != n for table in tables):
+        raise ValueError("all tables need the same replicates")
+    rows, means = _counts(n, resamples, seed), 0.0
+    for number, table in enumerate(tables):
+        items = _counts(table.shape[1], resamples, seed + 1 + number)
+        means = means + np.einsum("bn,bn->b", rows, items @ np.asarray(table, np.float32).T)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return (float(low), float(high))
+
+
+def detectable_effect(n: int, sd: float, *, test: str = "greater", alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true mean that a one-sided t-test of n differences with this sd finds with the given power (noncentral t).
+
+    For "not worse" the smallest margin that a true mean of zero passes, which is the same number; for "equal" the smallest
+    margin that passes on both sides, (t[1 - alpha] + t[(1 + power) / 2]) * sd / sqrt(n), the usual approximation. nan where
+    there is no spread to judge by: an sd of zero among a few coarse scores does not mean that n sees all.
     """
     if n < 2 or not sd > 0:
         return math.nan
-    critical = stats.t.ppf(1 - (alpha / 2 if two_sided else alpha), n - 1)
+    critical = stats.t.ppf(1 - alpha, n - 1)
+    if test == "equal":
+        return float((critical + stats.t.ppf((1 + power) / 2, n - 1)) * sd / math.sqrt(n))
     shift = optimize.brentq(lambda nc: stats.nct.sf(critical, n - 1, nc) - power, 0.0, 100 * critical)
     return float(shift * sd / math.sqrt(n))
 
 
-def paired(
-    differences, alternative: str = "two-sided", *, level: float = 0.95, alpha: float = 0.05, seed: int = 0
-) -> Paired:
-    """Everything said about one set of paired differences (one number per replicate, shape [n]).
+def replicates_needed(sd: float, delta: float, test: str = "greater", alpha: float = 0.05, most: int = 9999) -> int | None:
+    """The smallest n at which `detectable_effect` is at most delta; None without spread, or where `most` do not suffice.
 
-    `level` is the intervals', `alpha` the test's that `detectable` is about.
+    >>> replicates_needed(1.0, 1.0), replicates_needed(2.0, 1.0), replicates_needed(1.0, 1.0, "equal")
+    (8, 27, 11)
+    """
+    def enough(n: int) -> bool:
+        return detectable_effect(n, sd, test=test, alpha=alpha) <= delta
+
+    return bisect.bisect_left(range(most), True, lo=2, key=enough) if sd > 0 and enough(most) else None
+
+
+def paired(differences, alternative: str = "two-sided", *, level: float = 0.95, seed: int = 0) -> Paired:
+    """Everything said about one set of paired differences (one number per replicate, shape [n]); level: of the intervals.
 
     >>> result = paired([1.0, 2.0, 3.0], "greater")
     >>> round(result.mean, 2), round(result.sd, 2), round(result.p, 4)      # t = 2 / (1 / sqrt(3)) = 3.46, 2 df
@@ -145,40 +191,12 @@ def paired(
     values = _values(differences)
     n = len(values)
     mean = float(values.mean()) if n else math.nan
-    sd = _sd(values)
+    sd = spread(values)
     dz = mean / sd if sd > 0 else math.nan
-    two_sided = alternative == "two-sided"
     return Paired(
         n, mean, sd, dz, alternative, t_test_p(values, alternative), sign_flip_p(values, alternative, seed), level,
         t_interval(values, level), bootstrap_interval(values, level, seed=seed),
-        detectable_effect(n, sd, alpha=alpha, two_sided=two_sided),
     )  # fmt: skip
-
-
-def equivalence(differences, margin: float, *, alpha: float = 0.05) -> Equivalence:
-    """Two one-sided t-tests (TOST): is the mean difference both above -margin and below +margin?
-
-    p is the larger of the two p values, so `p <= alpha` exactly when the 1 - 2 alpha t interval lies inside the margin.
-    `p_not_worse` is the lower of the two tests alone (non-inferiority). `detectable` is the smallest margin that would
-    have passed with 80% power had the true difference been zero: (t[1-alpha] + t[0.9]) * sd / sqrt(n), the usual
-    approximation.
-    """
-    if not margin > 0:
-        raise ValueError("an equivalence margin must be positive and stated before looking")
-    values = _values(differences)
-    n = len(values)
-    not_worse = t_test_p(values + margin, "greater")
-    not_better = t_test_p(values - margin, "less")
-    p = max(not_worse, not_better) if n > 1 else math.nan
-    sd = _sd(values)
-    detectable = math.nan
-    if sd > 0:
-        detectable = float((stats.t.ppf(1 - alpha, n - 1) + stats.t.ppf(0.9, n - 1)) * sd / math.sqrt(n))
-    mean = float(values.mean()) if n else math.nan
-    level = 1 - 2 * alpha
-    return Equivalence(
-        n, mean, sd, margin, p, not_worse, level, t_interval(values, level), bool(p <= alpha), detectable
-    )
 
 
 def holm(pvalues: Sequence[float]) -> np.ndarray:

@@ -1,59 +1,97 @@
-"""From tests to verdicts: what a claim about several settings, each with a few replicates, may be called.
+"""From tests to verdicts: what a claim about several settings, each with some replicates, may be called.
 
-A verdict is one of "supported", "not supported", "inconclusive" and "not tested". It always says which test, effect,
-interval and n it stands on, and it never rests on fewer than three replicates; `judge` states the rules.
+*On average*, the verdict: per replicate the mean over the settings that the paper's sentence names, one test over replicates, one
+of five words (`word`). *As stated*: how many settings pass by themselves, for a sentence that says all of them. `judge` makes
+both, `decide` corrects for having tested many claims. Nothing else here or in a table has a verdict's word.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 
-from mtkd.evidence.stats import equivalence, holm, paired, t_interval, t_test_p
+from mtkd.evidence.stats import beyond, holm, replicates_needed, spread, t_half, t_interval, two_way_interval
 
-SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
-INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
-MIN_REPLICATES = 3  # fewer than this never gives more than "inconclusive"
+SUPPORTED, CONTRADICTED, NO_EFFECT = "supported", "contradicted", "no relevant effect"
+OPEN, NOT_TESTABLE, NOT_TESTED = "open", "not testable", "not tested"
+WEAKEST = (CONTRADICTED, NO_EFFECT, OPEN, NOT_TESTABLE, NOT_TESTED, SUPPORTED)  # a claim of several parts is called by the first
+HOLDS, FAILS = "holds", "fails"
+MIN_REPLICATES, TWO_WAY_FROM = 8, 10
 
 
 @dataclass(frozen=True)
 class Member:
-    """One setting that a claim speaks of: its differences, [n replicates], positive where the claim says so.
-
-    margin None: the claim is that the mean is above zero. A margin: that it lies within -margin .. +margin, and
-    `bad` says which side beyond the margin would contradict it ("lower", or "both"). A margin with `or_better`: that the
-    mean is above -margin, however far (non-inferiority).
-    """
+    """One setting that a claim speaks of. differences: one per replicate, positive where the claim says so; a Series names its
+    replicates. test: "greater" (the mean is above zero), "not worse" (above -delta) or "equal" (between -delta and delta).
+    delta: the smallest effect of interest, in `unit`. items: what the differences are means of, by data set, [replicates, items]
+    in points, items the same for all replicates. step: the least by which a difference can change (one test item). own: results that are not
+    from a t-test. where: what the assay gate tells apart, its line for this setting. left_out: why it can show nothing."""
 
     label: str
-    differences: Sequence[float]
-    margin: float | None = None
-    bad: str = "lower"
-    or_better: bool = False
+    differences: Sequence[float] | pd.Series
+    test: str = "greater"
+    delta: float = 1.0
+    unit: str = "points"
+    items: Mapping[str, np.ndarray] | None = None
+    step: float = 0.0
+    part: str = ""
+    own: Mapping[str, object] = field(default_factory=dict)
+    where: tuple = ()
+    left_out: str = ""
+
+    def by_replicate(self) -> pd.Series:
+        return pd.Series(self.differences, dtype=float).dropna()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out for one claim. effect, interval, margin and detectable are in `unit`; `level` is the interval's."""
+    """What came out for one claim. effect, interval, delta, lowest and highest (over settings) are in `unit`; level is the
+    interval's; needed: replicates that an open claim would need; tag: what belongs to the verdict's word. passed of members
+    settings pass by themselves; p: for what is claimed, p_holm: the same among all claims of the tier; printed: the settings of the paper's own tables, which fail the sentence where one does; beside:
+    averages over fair controls and exceptions, which take no part; lines: the averages that decide; parts: the settings."""
 
     claim: str
-    verdict: str
+    verdict: str = OPEN
+    tag: str = ""
     test: str = ""
     effect: float | None = None
     interval: tuple[float, float] | None = None
     p: float | None = None
+    p_against: float | None = None
+    p_holm: float | None = None
     n: int = 0
     tier: str = ""
     unit: str = ""
-    margin: float | None = None
-    detectable: float | None = None
+    delta: float | None = None
+    needed: int | None = None
     note: str = ""
     level: float = 0.9
-    decided_by: str = ""
     members: int = 0
     passed: int = 0
+    as_stated: str = ""
+    weaker: str = ""
+    lowest: float | None = None
+    highest: float | None = None
+    left_out: tuple[str, ...] = ()
+    printed: tuple[dict, ...] = field(default=(), repr=False)
+    beside: tuple[dict, ...] = field(default=(), repr=False)
+    lines: tuple[dict, ...] = field(default=(), repr=False)
     parts: tuple[dict, ...] = field(default=(), repr=False)
+
+    @property
+    def words(self) -> str:
+        """The verdict with its tag, such as "supported, but below 1 point", or "not tested: too few"."""
+        return (": " if self.verdict == NOT_TESTED else ", ").join(filter(None, [self.verdict, self.tag]))
+
+    def brief(self) -> dict:
+        """What a program wants to know first, JSON-safe."""
+        names = ("tier", "verdict", "tag", "as_stated", "effect", "interval", "unit", "n", "p", "p_holm", "needed", "passed", "members")
+        fails = sum(setting["fails"] for setting in self.printed)
+        return _json_safe({name: getattr(self, name) for name in names}) | {"printed": len(self.printed), "printed_fails": fails}
 
     def to_dict(self) -> dict:
         """JSON-safe dictionary: tuples become lists, and numbers that are not finite become null."""
@@ -70,120 +108,226 @@ def _json_safe(value):
     return value
 
 
-def examine(member: Member, alpha: float = 0.05) -> dict:
-    """One setting's result: p for the claim, p_against (before Holm), effect, interval, n, sd, detectable ..."""
-    values = np.asarray(member.differences, dtype=float)
-    part = {"label": member.label, "margin": member.margin, "n": len(values)}
-    if member.margin is None:
-        result = paired(values, "greater", level=1 - 2 * alpha, alpha=alpha)
-        part |= {"kind": "superiority", "p_sign_flip": result.p_sign_flip, "bootstrap": result.bootstrap}
-        part |= {"dz": result.dz, "p_against": t_test_p(values, "less")}
+# --- one setting, and the mean of several ---------------------------------------------------------------------------------
+
+
+def examine(member: Member, alpha: float = 0.05, whole: bool = False) -> dict:
+    """One result: n, effect, interval of level 1 - 2 alpha, sd, p for the claim and p_against it.
+
+    With `whole`, as an average that decides: the sd is at least what the test items allow (the sampling error of the
+    differences, or one item), so that a lucky agreement among few replicates decides nothing; and from `TWO_WAY_FROM`
+    replicates on the interval is the wider one of Student's and the two-way bootstrap's. The p values follow the interval.
+    """
+    found = member.by_replicate()
+    values, n, level = found.to_numpy(), len(found), 1 - 2 * alpha
+    mean, sd = (float(values.mean()) if n else math.nan), spread(values)
+    interval, by = t_interval(values, level), "Student's t"
+    if whole and n > 1:
+        least = member.step
+        if member.items:
+            least = math.sqrt(sum((table.var(axis=1) / table.shape[1]).mean() for table in member.items.values()))
+        if least > sd:
+            half, by = t_half(n, least, level), "Student's t with the sampling error of the test items for sd"
+            interval = (mean - half, mean + half)
+        if member.items and n >= TWO_WAY_FROM:
+            both = two_way_interval(list(member.items.values()), level)
+            if both[1] - both[0] > interval[1] - interval[0]:
+                interval, by = both, "two-way bootstrap over replicates and test items"
+
+    def above(bound: float) -> float:
+        return beyond(n, mean - bound, mean - interval[0], level)
+
+    def below(bound: float) -> float:
+        return beyond(n, bound - mean, interval[1] - mean, level)
+
+    d = member.delta
+    if member.test == "equal":
+        p, against = max(above(-d), below(d)), min(1.0, 2 * min(below(-d), above(d)))
     else:
-        result = equivalence(values, member.margin, alpha=alpha)
-        worse, better = t_test_p(values + member.margin, "less"), t_test_p(values - member.margin, "greater")
-        against = worse if member.bad == "lower" else min(1.0, 2 * min(worse, better))
-        part |= {"kind": "equivalence", "p_not_worse": result.p_not_worse, "p_better": better, "p_against": against}
-        if member.or_better:
-            part |= {"kind": "non-inferiority", "p_against": worse}
-    p = result.p_not_worse if part["kind"] == "non-inferiority" else result.p
-    part |= {"p": p, "effect": result.mean, "sd": result.sd, "level": result.level}
-    part |= {"interval_95": t_interval(values), "differences": values.tolist()}
-    return part | {"interval": result.interval, "detectable": result.detectable}
+        bound = 0.0 if member.test == "greater" else -d
+        p, against = above(bound), below(bound)
+    return {"label": member.label, "test": member.test, "delta": d, "unit": member.unit, "n": n, "effect": mean, "sd": sd,
+            "interval": interval, "interval_by": by, "p": p, "p_against": against, "differences": values.tolist(), "part": member.part,
+            "left_out": member.left_out} | dict(member.own)  # fmt: skip
 
 
-def judge(
-    claim: str, parts: Sequence[dict], *, holds: str = "every", alpha: float = 0.05, tier: str = "", unit: str = "points",
-    note: str = "", replicate: str = "repeat", test: str = "",
-) -> Verdict:  # fmt: skip
+def mean_of(members: Sequence[Member]) -> Member:
+    """The mean over settings per replicate, of the replicates that all settings have, as one setting."""
+    first, number = members[0], len(members)
+    if number == 1:
+        return first
+    table = pd.concat([member.by_replicate() for member in members], axis=1, join="inner")
+    items: dict[str, np.ndarray] | None = None
+    if all(member.items for member in members):
+        items = {}
+        for member in members:
+            rows = member.by_replicate().index.get_indexer(table.index)
+            for name, found in member.items.items():
+                items[name] = items.get(name, 0) + found[rows] / number
+    return replace(first, label=f"mean of {number} settings", differences=table.mean(axis=1), items=items, own={},
+                   delta=sum(m.delta for m in members) / number, step=sum(m.step for m in members) / number**2)
+
+
+# --- a claim --------------------------------------------------------------------------------------------------------------
+
+
+def judge(claim: str, members: Sequence[Member], *, holds: str = "every", alpha: float = 0.05, replicate: str = "repeat",
+          beside: Mapping[str, Sequence[Member]] | None = None, required: Sequence[str] = (), **known) -> Verdict:
     """The verdict on a claim that says something of `every` one of its settings, or that `some` setting shows something.
 
-    parts: results of `examine`. For "every" (an intersection-union test):
+    every   The settings are averaged per replicate (`mean_of`) and tested once. A sentence of several statements (parts, tests or
+            units: "better, and three times as fast") has an average of each and needs all of them: its p is the largest, and of
+            several words the weakest counts (`WEAKEST`).
+    some    The setting with the strongest evidence after Holm's correction over settings decides; contradicted where every one
+            goes the other way.
 
-    supported      every part passes its own test at alpha: the one-sided paired t-test for superiority, both one-sided t-tests
-                   (TOST) for equivalence, the lower one alone for non-inferiority. No correction is due: the claim's null
-                   hypothesis is that at least one part fails, and calling all of them good when that one is not has a chance
-                   of at most alpha, whichever it is. The claim's p is the largest of the parts.
-    not supported  some part goes significantly the other way after Holm's correction over all parts: its mean is below zero
-                   (superiority), or beyond the margin on the bad side (equivalence). Correction *is* due here, since one such
-                   part among many suffices. Being beyond the margin on the good side does not contradict an equivalence claim
-                   whose members say bad = "lower"; it only keeps it from "supported".
-    inconclusive   anything else; in particular a part with fewer than three replicates is not tested, which rules out
-                   "supported".
-    not tested     there are no differences at all.
-
-    "some" is the mirror image: supported where one part passes after Holm's correction; not supported where every part goes
-    the other way. Parts with the same "group" are readings of one thing (the two directions of a pair), of which one must go
-    the other way, at alpha shared among them.
-
-    Effect, interval, n and detectable are those of the part that decides: the one with the strongest evidence against the claim
-    if not supported, else the one with the weakest evidence for it (for "some": the strongest). The interval has level
-    1 - 2 alpha (90%), the one that matches one-sided tests: it lies above zero, or within the margin, exactly when the part's
-    p is at most alpha. The 95% interval is in `parts`.
+    Settings that can show nothing (`left_out`), and those without data, are out of the mean and listed. required: parts of the
+    sentence without data, which keep it from "supported". As stated, the sentence holds where every setting passes by itself
+    (an intersection-union test, so without correction), fails where one goes the other way after Holm's correction over
+    settings, and is open otherwise; for `some` the other way round. The words are `word`'s, for this claim alone: `decide`
+    corrects them for the other claims of its tier. known: other fields of the verdict.
     """
-    parts = list(parts)
-    seen, tested = ([part for part in parts if part["n"] >= least] for least in (1, MIN_REPLICATES))
-    whole, one = ("p", "p_against") if holds == "every" else ("p_against", "p")
-    for part, adjusted in zip(tested, holm([part[one] for part in tested])):
-        part[f"{one}_holm"] = float(adjusted)
-    passed = sum(part["p" if holds == "every" else "p_holm"] <= alpha for part in tested)
-    common = {"claim": claim, "tier": tier, "unit": unit, "members": len(parts), "passed": passed, "parts": tuple(parts),
-              "test": test or _test_words(parts, alpha, f"{replicate}s", holds)}
-    if not seen:
-        return Verdict(verdict=NOT_TESTED, note=note or "no data", **common)
-    hit = min(tested, key=lambda part: part[one], default=None)  # the one that decides by itself, if any does
-    yes, no = (SUPPORTED, NOT_SUPPORTED) if holds == "every" else (NOT_SUPPORTED, SUPPORTED)
-    verdict, p = INCONCLUSIVE, None
-    if hit and hit[f"{one}_holm"] <= alpha:
-        verdict, chosen, p = no, hit, hit[f"{one}_holm"]
-    elif not tested:
-        chosen = min(seen, key=lambda part: part["effect"]) if holds == "every" else max(seen, key=lambda part: part["effect"])
+    usable = [m for m in members if not m.left_out and len(m.by_replicate())]
+    parts = [examine(m, alpha) for m in members]
+    live = [part for part in parts if not part["left_out"] and part["n"]]
+    out = [part["left_out"] or f"{part['label']}: no data" for part in parts if part["left_out"] or not part["n"]]
+    gated = "; ".join(part["left_out"] for part in parts if part["left_out"])
+    if holds == "some":
+        lines = [strongest([examine(m, alpha, whole=True) for m in usable])] if usable else []
     else:
-        chosen = max(tested, key=lambda part: part["p"]) if holds == "every" else hit
-        p = chosen["p"] if holds == "every" else chosen["p_holm"]
-        if len(tested) == len(parts):
-            worst = max(_by_group(parts, whole))
-            if worst <= alpha:
-                verdict, p = yes, worst
-        elif holds == "every":
-            p = None
-    short = [part["label"] for part in parts if part["n"] < MIN_REPLICATES]
-    if short:
-        listed = "; ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
-        note = f"{note}; fewer than {MIN_REPLICATES} {replicate}s for: {listed}".removeprefix("; ")
-    return Verdict(verdict=verdict, effect=chosen["effect"], p=p, n=chosen["n"], margin=chosen["margin"], note=note,
-                   interval=chosen["interval"] if chosen["n"] > 1 else None, level=chosen["level"],
-                   detectable=chosen["detectable"] if chosen["n"] > 1 else None, decided_by=chosen["label"], **common)
+        of = {(m.part, m.test, m.unit): [] for m in members}
+        for m in usable:
+            of[m.part, m.test, m.unit].append(m)
+        lines = [examine(mean_of(found) if found else Member(part, [], left_out=gated), alpha, whole=True)
+                 for (part, _, _), found in of.items()]
+    lines += [examine(Member(part, []), alpha) for part in required]
+    whole = bool(lines) and all(line["n"] >= MIN_REPLICATES for line in lines)
+    means = [(name, examine(mean_of(found), alpha, whole=True), [m.by_replicate().mean() for m in found])
+             for name, found in (beside or {}).items() if found]
+    verdict = Verdict(
+        claim, parts=tuple(parts), lines=tuple(lines), left_out=tuple(dict.fromkeys(out)), members=len(live), level=1 - 2 * alpha,
+        test=_test_words(lines, live, f"{replicate}s", holds), p=max(line["p"] for line in lines) if whole else None,
+        p_against=min(1.0, len(lines) * min(line["p_against"] for line in lines)) if whole else None,
+        lowest=min((part["effect"] for part in live), default=None), highest=max((part["effect"] for part in live), default=None),
+        beside=tuple({"label": name, "members": len(every), "lowest": min(every), "highest": max(every)}
+                     | {key: line[key] for key in ("n", "effect", "interval", "unit")} for name, line, every in means),
+        **_as_stated(live, holds, alpha, bool(out or required)), **known)  # fmt: skip
+    return decide([verdict], alpha=alpha)[0]
 
 
-def _by_group(parts: list[dict], name: str) -> list[float]:
-    """A p value per group of parts: the smallest, times the number of parts; of a part without a group its own."""
-    groups: dict[object, list[float]] = {}
+def strongest(parts: Sequence[dict]) -> dict:
+    """What decides a claim that some setting shows something: the part with the smallest p, after Holm's correction over
+    settings, or over groups of readings that exclude each other. upper: what no setting's interval exceeds."""
+    first = one_reading(parts)
+    best = min(first, key=lambda part: part["p"])
+    return best | best.get("shown", {}) | {
+        "p": float(min(holm([part["p"] for part in first]))), "n": min(part["n"] for part in parts), "among": len(first),
+        "p_against": max(part["p_against"] for part in first), "upper": max(part.get("upper", part["interval"][1]) for part in parts)}
+
+
+def one_reading(parts: Sequence[dict]) -> list[dict]:
+    """Of parts with the same "group", which exclude each other, the one with the smallest p, with the smallest p against too."""
+    groups: dict[object, list[dict]] = {}
     for number, part in enumerate(parts):
-        groups.setdefault(part.get("group", f"part {number}"), []).append(part[name])
-    return [min(found) * len(found) for found in groups.values()]
+        groups.setdefault(part.get("group", number), []).append(part)
+    return [min(found, key=lambda part: part["p"]) | {"p_against": min(part["p_against"] for part in found)}
+            for found in groups.values()]
 
 
-def _test_words(parts: list[dict], alpha: float, replicates: str, holds: str) -> str:
-    def margins(kind: str) -> list[str]:
-        return [f"{margin:g}" for margin in sorted({part["margin"] for part in parts if part["kind"] == kind})]
-
-    kinds, words = {part["kind"] for part in parts}, []
-    if "superiority" in kinds:
-        words.append(f"one-sided paired t-test over {replicates}")
-    if "equivalence" in kinds:
-        words.append("two one-sided t-tests within ±" + " or ±".join(margins("equivalence")))
-    if "non-inferiority" in kinds:
-        words.append("one-sided t-test above -" + " or -".join(margins("non-inferiority")))
-    if not words:
-        return ""
-    rule = "all must pass" if holds == "every" else "one must pass"
-    many = f" in each of {len(parts)} settings, {rule}" if len(parts) > 1 else ""
-    end = "contradiction Holm-corrected" if holds == "every" else "Holm-corrected; contradicted if all go the other way"
-    return f"{' and '.join(words)}{many} (alpha {alpha:g}; {end})"
+def _as_stated(live: Sequence[dict], holds: str, alpha: float, gaps: bool) -> dict:
+    """as_stated and passed of a verdict: see `judge`."""
+    live = one_reading(live) if holds == "some" else live
+    tested = [part for part in live if part["n"] >= MIN_REPLICATES]
+    if not tested:
+        return {"as_stated": NOT_TESTED, "passed": 0}
+    one, all_of = ("p_against", "p") if holds == "every" else ("p", "p_against")
+    some = holm([part[one] for part in tested]) <= alpha
+    every = [part[all_of] <= alpha for part in tested]
+    whole = all(every) and len(tested) == len(live) and not gaps
+    says = {(False, True): HOLDS, (True, False): FAILS}.get((bool(some.any()), whole), OPEN)
+    if holds == "every":
+        return {"as_stated": says, "passed": sum(every)}
+    return {"as_stated": {HOLDS: FAILS, FAILS: HOLDS}.get(says, says), "passed": int(some.sum())}
 
 
-def universal(claim: str, members: Sequence[Member], *, alpha: float = 0.05, replicate: str = "replicates",
-              **options) -> Verdict:
-    """`judge` for a claim about every one of some members that were not examined yet."""
-    return judge(claim, [examine(member, alpha) for member in members], alpha=alpha, replicate=replicate.removesuffix("s"),
-                 unit=options.pop("unit", ""), **options)
+def _test_words(lines: Sequence[dict], live: Sequence[dict], replicates: str, holds: str) -> str:
+    words = []
+    for line in (line for line in lines if line["n"]):
+        words.append({"greater": "one-sided paired t-test", "not worse": f"one-sided paired t-test above -{line['delta']:g}",
+                      "equal": f"two one-sided paired t-tests within ±{line['delta']:g}"}[line["test"]]
+                     + f" over {replicates}, {line['label'] if holds == 'every' else f'strongest of {len(live)} settings, Holm'}"
+                     + f"; interval: {line['interval_by']}")  # fmt: skip
+    return "; and ".join(words)
+
+
+# --- words ----------------------------------------------------------------------------------------------------------------
+
+
+def word(line: dict, shown: bool, against: bool) -> str:
+    """What one average is called. shown, against: whether the claim's p, and the p against it, survive Holm's correction. [lo,
+    hi] is the average's interval and delta the smallest effect of interest.
+
+                            greater                    not worse                  equal
+    supported               lo > 0, and shown          lo > -delta, and shown     -delta < lo and hi < delta, and shown
+    contradicted            hi < 0, and against        hi < -delta, and against   beyond delta on one side, and against
+    no relevant effect      hi < delta otherwise       (it is worse, or open)     (it is different, or open)
+    open                    the rest                   the rest                   the rest
+    not testable            no setting passes the assay gate
+    not tested              fewer than `MIN_REPLICATES` replicates, or none
+
+    So of a non-inferiority claim "not worse" is supported and "worse" contradicted, of an equivalence claim "equal" is supported
+    and "different" contradicted, and neither knows "no relevant effect": that is what they claim.
+    """
+    if line["n"] < MIN_REPLICATES:
+        return NOT_TESTABLE if line["left_out"] else NOT_TESTED
+    if shown:
+        return SUPPORTED
+    if against:
+        return CONTRADICTED
+    return NO_EFFECT if line["test"] == "greater" and line.get("upper", line["interval"][1]) < line["delta"] else OPEN
+
+
+def decide(verdicts: Sequence[Verdict], family: int = 0, alpha: float = 0.05) -> list[Verdict]:
+    """The verdicts of one tier with their words: Holm's correction runs over all of them, once for "supported" and once for
+    "contradicted"; over `family` claims if that is more, of which those that are not here count as p = 1."""
+    family = max(family, len(verdicts))
+    shown, against = ([float(p) for p in holm([1.0 if getattr(v, name) is None else getattr(v, name) for v in verdicts]
+                                              + [1.0] * (family - len(verdicts)))] for name in ("p", "p_against"))
+    return [_worded(v, p, p <= alpha, q <= alpha, alpha, family) if v.lines else
+            replace(v, verdict=NOT_TESTABLE if any(part["left_out"] for part in v.parts) else NOT_TESTED, tag="" if v.parts else
+                    "no data")
+            for v, p, q in zip(verdicts, shown, against)]
+
+
+def _needed(line: dict, alpha: float, level: float, family: int) -> int | None:
+    """Replicates that would decide an open average with power 0.8, at its sd: those that see an effect of delta; where there are
+    as many already, it lies near a bound, and those that see how far it is from the bounds. An effect, or equality, has to be
+    shown at the level of Holm's first step."""
+    (low, high), d, e = line["interval"], line["delta"], line["effect"]
+    sd, strict = (high - low) / 2 / t_half(line["n"], 1.0, level), alpha / max(family, 1) / line.get("among", 1)
+    if (planned := replicates_needed(sd, d, line["test"], alpha)) is None or planned > line["n"]:
+        return max(planned, MIN_REPLICATES) if planned else None
+    ways = {"greater": [(e, strict), (-e, strict), (d - e, alpha)], "not worse": [(e + d, strict), (-d - e, strict)],
+            "equal": [(d - abs(e), strict), (abs(e) - d, strict)]}[line["test"]]
+    counts = [replicates_needed(sd, apart, "greater", level) for apart, level in ways if apart > 0]
+    return max(line["n"] + 1, min((count for count in counts if count), default=0))
+
+
+def _worded(v: Verdict, p_holm: float, shown: bool, against: bool, alpha: float, family: int) -> Verdict:
+    several = len(v.lines) > 1  # of which one may be shown and the claim not: then after Bonferroni's correction
+    words = [word(line, shown or several and family * line["p"] <= alpha, against and line["p_against"] <= alpha)
+             for line in v.lines]
+    verdict = min(words, key=WEAKEST.index)
+    line = max((line for line, said in zip(v.lines, words) if said == verdict), key=lambda line: (line["p"], -line["n"]))
+    (low, high), delta, tag, needed = line["interval"], line["delta"], "", None
+    small = f"below {delta:g} {line['unit'].removesuffix('s') if delta == 1 else line['unit']}"
+    if line["test"] == "greater":
+        tag = f"but {small}" if verdict == SUPPORTED and high < delta else tag
+        tag = f"but by {small}" if verdict == CONTRADICTED and low > -delta else tag
+    if verdict == NOT_TESTED:
+        tag = "too few" if line["n"] else f"no data for {line['label']}" if line["label"] else "no data"
+    if verdict in (OPEN, NOT_TESTED) and line["n"] > 1:
+        needed = _needed(line, alpha, v.level, family)
+    return replace(v, verdict=verdict, tag=tag, needed=needed, effect=line["effect"] if line["n"] else None, n=line["n"],
+                   interval=line["interval"] if line["n"] > 1 else None, delta=delta, unit=line["unit"],
+                   p_holm=p_holm if v.p is not None else None)

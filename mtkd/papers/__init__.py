@@ -18,6 +18,7 @@ from mtkd.evidence.exhibits import Exhibit
 from mtkd.evidence.floor_table import Floors
 from mtkd.evidence.paper import Paper
 
+FAMILY = 36  # claims of the five papers, which share Holm's correction
 FIVE = ("seed_ensemble", "mt_bert", "rl_kd", "tmkd", "domain_expertise")
 FOUND = {path.name.removesuffix(".yaml") for path in resources.files(__package__).iterdir() if path.name.endswith(".yaml")}
 PAPERS = (*FIVE, *sorted(FOUND - set(FIVE)))  # a paper of one's own is a YAML file and a module in this folder
@@ -71,7 +72,7 @@ def raw(paper: str) -> dict:
 
 def read(paper: str, **functions) -> Paper:
     """A paper's data file with the functions that stand beside it (see `evidence.paper.Paper`)."""
-    return Paper(paper, raw(paper), **functions)
+    return Paper(paper, raw(paper), family=FAMILY if paper in FIVE else 0, **functions)
 
 
 @cache

@@ -44,6 +44,7 @@ READINGS = {
     "unscaled": "distillation loss not multiplied by T squared", "loss_scale": "rewards with the distillation loss as the "
     "student's loss has it, times T squared",
 }  # fmt: skip
+UNIT = "doublings of the standard deviation"
 HYPER = ("lr", "temperature", "alpha", "gamma")  # what the paper chooses on validation, for every model on its own
 MODEL = ["tier", "setting", "arm", "task", "kind", "method", "variant", "student", "teachers"]  # one number in the paper
 START = ["tier", "setting", "task", "student", "repeat", "lr", "temperature", "alpha"]  # equal for a student and its start
@@ -133,10 +134,10 @@ def label(row: pd.Series) -> str:
 # --- R1: something happens; R6: two spreads are alike -----------------------------------------------------------------
 
 
-def inversions(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
+def inversions(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[Member]:
     """R1: of every ordered pair of teachers per task and student: is the first the better model, and the second the better
     teacher? Both must hold, so a part's p is the larger of the two (an intersection-union test), and so is the p of the
-    opposite: better model and better teacher. The two directions of a pair are one group."""
+    opposite: better model and better teacher. The two directions of a pair are one group, since they exclude each other."""
     models, found = rows[(rows["arm"] == "teachers") & (rows["kind"] == "teacher")], []
     students = rows[(rows["arm"] == "main") & (rows["method"] == "v_kd") & (rows["kind"] == "student")]
     for (task, student), mine in students.groupby(["task", "student"], sort=True):
@@ -145,10 +146,13 @@ def inversions(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: fl
         for pair in combinations(by, 2):
             for a, b in (pair, pair[::-1]):
                 words = f"{task}, {short_name(student)}: {a} the better model, {b} the better teacher"
-                model, pupil = (examine(Member(words, differences(x, y)), alpha) for x, y in
-                                ((by[a][0], by[b][0]), (by[b][1], by[a][1])))
-                found.append(pupil | {"label": f"{words} (itself {model['effect']:+.1f})", "group": (task, student, *pair)}
-                             | {name: max(model["p"], pupil[name]) for name in ("p", "p_against")})
+                taught = differences(by[b][1], by[a][1])
+                model, pupil = (examine(Member(words, d), alpha) for d in (differences(by[a][0], by[b][0]), taught))
+                own = {name: max(model["p"], pupil[name]) for name in ("p", "p_against")}
+                weaker = max(model, pupil, key=lambda part: part["p"])                     # how far the inversion goes
+                own |= {"group": str((task, student, *pair)), "upper": min(model["interval"][1], pupil["interval"][1]),
+                        "shown": {name: weaker[name] for name in ("effect", "interval", "sd")}}
+                found.append(Member(f"{words} (itself {model['effect']:+.1f})", taught, own=own, where=(task, student)))
     return found
 
 
@@ -166,8 +170,7 @@ def spread_test(ours: Sequence[float], theirs: Sequence[float], ratio: float = 2
     """
     x, y = np.asarray(ours, float), np.asarray(theirs, float)
     n = len(x)
-    found = {"n": n, "effect": math.nan, "interval": (math.nan, math.nan), "p": 1.0, "p_against": 1.0, "kind": "equal spread",
-             "margin": math.log2(ratio), "level": 1 - 2 * alpha, "detectable": math.nan}
+    found = {"n": n, "effect": math.nan, "interval": (math.nan, math.nan), "p": 1.0, "p_against": 1.0}
     if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return found
 
@@ -184,14 +187,29 @@ def spread_test(ours: Sequence[float], theirs: Sequence[float], ratio: float = 2
                     "p": max(larger(1 / ratio), 1 - larger(ratio))}
 
 
-def spreads(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
-    """R6: RL-KD's scores by repeat and those of each plain distillation of Table 5, their spreads within a factor `margin`."""
+def jackknife(both: pd.DataFrame) -> pd.Series:
+    """log2 of the ratio of two columns' standard deviations as one value per row: n times that of all rows less n - 1 times that
+    of all others (Miller 1968); their mean is nearly the ratio itself, and they vary as it does."""
+    n = len(both)
+
+    def ratio(rows: pd.DataFrame) -> float:
+        return math.log2(rows.iloc[:, 0].std() / rows.iloc[:, 1].std())
+
+    if n < 4 or (both.nunique() < 3).any():
+        return pd.Series(dtype=float)
+    return pd.Series({at: n * ratio(both) - (n - 1) * ratio(both.drop(at)) for at in both.index})
+
+
+def spreads(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[Member]:
+    """R6: RL-KD's scores by repeat and those of each plain distillation of Table 5, their spreads within a factor `margin`. A
+    setting has the test of Pitman and Morgan; for the mean over settings each has a value per repeat, the jackknife's."""
     found = []
     for (task, _, pupil), scores in table5_runs(rows):
         for name, theirs in list(scores.items())[:-1]:
             both = pd.concat([scores["RL-KD"], theirs], axis=1, join="inner").dropna()
             if len(scores["RL-KD"]) and len(theirs):
-                found.append({"label": f"{task}, {pupil}: against {name}"} | spread_test(*both.to_numpy().T, margin, alpha))
+                own = spread_test(*both.to_numpy().T, margin, alpha)
+                found.append(Member(f"{task}, {pupil}: against {name}", jackknife(both), "equal", math.log2(margin), UNIT, own=own))
     return found
 
 

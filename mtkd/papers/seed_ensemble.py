@@ -18,7 +18,7 @@ import pandas as pd
 from mtkd.evidence.exhibits import with_paper
 from mtkd.evidence.frame import points
 from mtkd.evidence.paper import Paper
-from mtkd.evidence.verdicts import MIN_REPLICATES, Member, examine
+from mtkd.evidence.verdicts import Member
 from mtkd.papers import read
 
 SINGLE, MULTI = "single", "multi"
@@ -31,7 +31,9 @@ ENDS = {"min": "worst", "max": "best"}
 FULL_TERMS, OTHER_TERMS = "CE+KD+cos", ("CE", "KD", "CE+KD", "CE+cos", "KD+cos")
 _COMBINATION = [
     *SETTING, "k", "members", "mode", "n_scores", "equal", "min", "max", "mean", "students_s", "score_s", "teachers_s",
+    "n_test", "min_right", "max_right",
 ]  # fmt: skip
+_OF_STUDENTS = ("score", "intermediate_s", "train_s", "score_s", "teachers_s", "n_test", "right")
 
 
 def combinations(frame: pd.DataFrame) -> pd.DataFrame:
@@ -44,37 +46,40 @@ def combinations(frame: pd.DataFrame) -> pd.DataFrame:
     """
     students, result = frame[frame["kind"] == "student"], []
     for setting, pool in students.groupby(SETTING, sort=True):
-        by_members = dict(list(pool.groupby("members", sort=True)))
+        by_members = {m: {name: part[name].to_numpy() for name in _OF_STUDENTS} for m, part in pool.groupby("members", sort=True)}
         for members, multi in by_members.items():
             single_parts = [by_members.get((member,)) for member in members]
             if not members or any(part is None for part in single_parts):
                 continue
-            single = pd.concat(single_parts)
+            single = {name: np.concatenate([part[name] for part in single_parts]) for name in _OF_STUDENTS}
             once = {name: sum(part[name].mean() for part in single_parts) for name in ("score_s", "teachers_s")}
-            modes = ((SINGLE, single, once), (MULTI, multi, multi[["score_s", "teachers_s"]].mean().to_dict()))
+            modes = ((SINGLE, single, once), (MULTI, multi, {name: multi[name].mean() for name in once}))
             for mode, rows, shared in modes:
                 scores = rows["score"].astype(float)
+                ends = {"min": scores.argmin(), "max": scores.argmax()}
                 result.append(
                     dict(zip(SETTING, setting))
-                    | {"k": len(members), "members": members, "mode": mode, "n_scores": len(rows)}
-                    | {"equal": len(single) == len(multi), "min": scores.min(), "max": scores.max()}
+                    | {"k": len(members), "members": members, "mode": mode, "n_scores": len(scores)}
+                    | {"equal": len(single["score"]) == len(multi["score"]), "n_test": rows["n_test"][0]}
+                    | {end: scores[at] for end, at in ends.items()} | {f"{end}_right": rows["right"][at] for end, at in ends.items()}
                     | {"mean": scores.mean(), "students_s": (rows["intermediate_s"] + rows["train_s"]).sum()}
                     | shared
                 )
     return pd.DataFrame(result, columns=_COMBINATION).astype({"equal": bool})
 
 
-def aggregate(frame: pd.DataFrame) -> pd.DataFrame:
+def aggregate(frame: pd.DataFrame, each: pd.DataFrame | None = None) -> pd.DataFrame:
     """min and max of each combination's scores, averaged over combinations, per tier, arm, task, pool, k and mode.
 
     Columns min, max and their standard deviations over combinations min_std, max_std (nan for one combination),
     n_scores (per combination, the same in both modes) and combinations. Combinations with unequal numbers of scores
-    are left out; how many is in `.attrs["unequal"]`.
+    are left out; how many is in `.attrs["unequal"]`. each: what `combinations` returns, where it is at hand.
     """
-    table = combinations(frame)
+    table = combinations(frame) if each is None else each
     result = table[table["equal"]].groupby([*SETTING, "k", "mode"], sort=True).agg(
         min=("min", "mean"), max=("max", "mean"), min_std=("min", "std"), max_std=("max", "std"),
-        n_scores=("n_scores", "max"), combinations=("members", "size")).reset_index()
+        n_scores=("n_scores", "max"), combinations=("members", "size"), n_test=("n_test", "max"),
+        min_right=("min_right", tuple), max_right=("max_right", tuple)).reset_index()
     result.attrs["unequal"] = int((~table["equal"]).sum() // 2)
     return result
 
@@ -85,13 +90,13 @@ def with_time(table: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
     return table.assign(time_s=total.astype(float))
 
 
-def time_curves(frame: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
+def time_curves(frame: pd.DataFrame, count_teachers: bool, each: pd.DataFrame | None = None) -> pd.DataFrame:
     """Time and min and max score per pool, k and mode, each averaged over the combinations."""
-    table = with_time(combinations(frame), count_teachers)
+    table = with_time(combinations(frame) if each is None else each, count_teachers)
     return table[table["equal"]].groupby([*SETTING, "k", "mode"], sort=True)[["time_s", "min", "max"]].mean().reset_index()
 
 
-def equal_time(frame: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
+def equal_time(frame: pd.DataFrame, count_teachers: bool, each: pd.DataFrame | None = None) -> pd.DataFrame:
     """Multi-teacher scores at each k >= 2 beside the single-teacher curve read at the same time, per pool.
 
     The single-teacher curve joins its points (time, min) and (time, max) for k = 1, 2, ... by straight lines. Where the
@@ -99,7 +104,7 @@ def equal_time(frame: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
     is true; `overshoot` is the part by which the time lies beyond the longest (0.05 = 5% longer), else 0.
     """
     result = []
-    for setting, pool in time_curves(frame, count_teachers).groupby(SETTING, sort=True):
+    for setting, pool in time_curves(frame, count_teachers, each).groupby(SETTING, sort=True):
         single = pool[pool["mode"] == SINGLE].sort_values("time_s")
         longest, shortest = single["time_s"].max(), single["time_s"].min()
         for multi in pool[(pool["mode"] == MULTI) & (pool["k"] >= 2)].itertuples():
@@ -131,16 +136,18 @@ def aggregated(frame: pd.DataFrame) -> pd.DataFrame:
     controls = set(frame[frame["kind"] == "control"][["tier", "arm", "task", "members"]].itertuples(index=False, name=None))
     keys = frame[["tier", "arm", "task", "members"]].itertuples(index=False, name=None)
     more = [frame.assign(like_control=[key in controls for key in keys])]
-    means, each = aggregate(frame), combinations(frame)
+    each = combinations(frame)
+    means = aggregate(frame, each)
     for end, kind in ENDS.items():
-        more.append(means[[*SETTING, "k", "mode"]].assign(kind=kind, variant="same k", score=means[end]))
+        more.append(means[[*SETTING, "k", "mode", "n_test"]].assign(kind=kind, variant="same k", score=means[end],
+                                                                    right=means[f"{end}_right"]))
         for count, counted in COUNTED.items():
             rows = with_time(each[each["equal"]], count)
             seconds = rows.groupby(["tier", "arm", "task", "mode", "k"])["time_s"].transform("mean")
             more.append(rows[[*SETTING, "k", "mode", "members"]].assign(
                 kind=kind, variant="combination", counted=counted, score=rows[end],
                 seconds=rows["time_s"], seconds_of_k=seconds))
-            timed = equal_time(frame, count)
+            timed = equal_time(frame, count, each)
             too_long = timed.groupby(["tier", "arm", "task", "k"])["overshoot"].transform("mean") > CLIP_TOLERANCE
             for mode in (SINGLE, MULTI):
                 more.append(timed[[*SETTING, "k", "clipped"]].assign(
@@ -165,7 +172,7 @@ def label(row: pd.Series) -> str:
     return f"{ARMS.get(row['arm'], row['arm'])} {ROLES.get(row['kind'], row['kind'])}{name}"
 
 
-def terms(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
+def terms(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[Member]:
     """Settings of S5: CE + KD + cos minus each other set of terms, per task; one difference per pool.
 
     Within a pool the mean is taken over the (members, primary, repeat) that both sets were trained for; where they
@@ -184,17 +191,8 @@ def terms(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) 
                 means = cells.groupby("pool").mean()
                 difference = (means[FULL_TERMS] - means[rival]).dropna()
             words = f"distilbert, {task}: {FULL_TERMS} against {rival}"
-            found.append(examine(Member(words, 100 * difference.to_numpy(dtype=float)), alpha))
+            found.append(Member(words, 100 * difference.astype(float), where=("distilbert", task)))
     return found
-
-
-def best_scores(rows: pd.DataFrame, parts: list[dict]) -> str:
-    """Words on best scores that were not worse, or even better by more than the margin."""
-    parts = [part for part in parts if part["kind"] == "equivalence" and part["n"] >= MIN_REPLICATES]
-    better = [part["label"] for part in parts if part["p_better"] <= 0.05]
-    not_worse = sum(part["p_not_worse"] <= 0.05 for part in parts)
-    words = f"best scores: not worse by the margin in {not_worse} of {len(parts)} settings" if parts else ""
-    return words + (f"; better by more than the margin in {'; '.join(better)}" if better else "")
 
 
 def clipping(rows: pd.DataFrame, parts: list[dict]) -> str:
@@ -204,7 +202,7 @@ def clipping(rows: pd.DataFrame, parts: list[dict]) -> str:
     note = f"{timed['clipped'].sum()} of {len(timed)} points took longer or shorter than every single-teacher point and use its"
     note += " end"
     note += f"; {too_long} settings took over {CLIP_TOLERANCE:.0%} longer and are left out" if too_long else ""
-    return "; ".join(filter(None, [best_scores(rows, parts), note]))
+    return note
 
 
 def table2(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
@@ -231,5 +229,5 @@ def table2(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -
 
 
 PAPER = read("seed_ensemble", label=label, derive=aggregated, parts={"S5": terms}, draws={"drops": table2},
-             notes={"S2": best_scores, "S3": clipping, "S4": best_scores})
+             notes={"S3": clipping})
 claims, exhibit, rows_frame, summary = PAPER.claims, PAPER.exhibit, PAPER.frame, PAPER.summary

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mtkd.evidence.verdicts import Member, examine
+from mtkd.evidence.verdicts import Member
 from mtkd.papers import read
 from mtkd.papers import tmkd_tables as tables
 from mtkd.papers.tmkd_tables import beside
@@ -78,7 +78,7 @@ def speed_ratios(ours: pd.DataFrame, rival: pd.DataFrame, column: str = "qps") -
 def faster(rival: str, what: str):
     """T4, T8: per cent by which the student's queries per second exceed FASTER times the rival's, one per repeat; both were
     timed by the same run, since two runs may have found the machine busy in different ways."""
-    def parts(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
+    def parts(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[Member]:
         methods = rows[rows["arm"] == "methods"]
         speeds = beside(every, methods, "speed")
         own = speeds[speeds["student"].isin(methods[(methods["kind"] == "student") & ~methods["bilstm"]]["student"])]
@@ -87,37 +87,38 @@ def faster(rival: str, what: str):
         ratio, size = (speed_ratios(ours, theirs, column) for column in ("qps", "parameters"))
         words = f"speed in per cent: above {FASTER:g} times that of {what} "
         words += f"(here {ratio.mean():.1f} times, with {size.mean():.2f} of its parameters)"
-        found = Member(words, 100 * (ratio / FASTER - 1).to_numpy(dtype=float))
-        return [examine(found, alpha) | {"part": f"speed against {what}"}] if len(ratio) else []
+        found = Member(words, 100 * (ratio / FASTER - 1).astype(float), unit="per cent of the speed", part=f"speed against {what}")
+        return [found] if len(ratio) else []
     return parts
 
 
-def depths(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
+def depths(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[Member]:
     """T5: the gain from the first depth to the second, and that gain minus the one to the third (1, 3, 5 in the paper)."""
     members = []
     for task, found in rows[rows["arm"] == "layers"].groupby("task", sort=True):
         table = 100 * found.pivot_table(index="repeat", columns="layers", values="score")
         if table.shape[1] >= 3:
             (low, a), (middle, b), (high, c) = list(table.items())[:3]
-            words = f"{task}: gain from {low:g} to {middle:g} layers"
-            members += [Member(words, (b - a).dropna()), Member(f"{words} less that to {high:g}", (2 * b - a - c).dropna())]
-    return [examine(member, alpha) for member in members]
+            words, where = f"{task}: gain from {low:g} to {middle:g} layers", (task, f"BERT-{middle:g}")
+            members += [Member(words, (b - a).dropna(), where=where),
+                        Member(f"{words} less that to {high:g}", (2 * b - a - c).dropna(), where=where)]
+    return members
 
 
-def shares(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[dict]:
+def shares(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float) -> list[Member]:
     """T6: the score rises with alpha below 1 (slope of a straight line per repeat, over the whole range), and falls at 1."""
     found = []
     for task, own in rows[rows["arm"] == "alpha"].groupby("task", sort=True):
-        table = 100 * own.pivot_table(index="repeat", columns="alpha", values="score")
+        table, where = 100 * own.pivot_table(index="repeat", columns="alpha", values="score"), (task, own["built"].iloc[0])
         below = [a for a in table if a < 1]
         if len(below) > 1:
             x = pd.Series(below, index=below) - sum(below) / len(below)
             slope = table[below].dropna().mul(x).sum(axis=1) / (x**2).sum()
-            rise = Member(f"{task}: rise from {below[0]:g} to {below[-1]:g}", slope * (below[-1] - below[0]))
-            found.append(examine(rise, alpha) | {"part": "a rise with alpha below 1"})
+            found.append(Member(f"{task}: rise from {below[0]:g} to {below[-1]:g}", slope * (below[-1] - below[0]),
+                                part="a rise with alpha below 1", where=where))
         if below and 1.0 in table:
-            drop = Member(f"{task}: {below[-1]:g} against 1", (table[below[-1]] - table[1.0]).dropna())
-            found.append(examine(drop, alpha) | {"part": "a fall at alpha = 1"})
+            found.append(Member(f"{task}: {below[-1]:g} against 1", (table[below[-1]] - table[1.0]).dropna(),
+                                part="a fall at alpha = 1", where=where))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The verdicts and tables that the kit's first version made of some records, number for number.
+"""The settings of claims and the tables that the kit's first version made of some records, number for number.
 
 They are the first five or six replicates of the committed grids, so that replicates added later change nothing here; the five
 of tmkd's second cell, whose grid has other parameters today, lie beside the golden files."""
@@ -18,12 +18,11 @@ from mtkd import papers, report
 GOLDEN = Path(__file__).parents[1] / "golden"
 VERDICTS = json.loads((GOLDEN / "verdicts.json").read_text(encoding="utf-8"))
 TABLES = sorted(path.stem for path in (GOLDEN / "tables").glob("*.csv"))
-NUMBERS = ("effect", "interval", "p", "n", "members", "passed", "detectable")
 
 
 def few(record: dict) -> bool:
     asked = record["parameters"]
-    if asked.get("arm") == "resnet" or "bilstm" in asked.get("sections", ()):
+    if record["tier"] != "demo" or asked.get("arm") == "resnet" or "bilstm" in asked.get("sections", ()):
         return False
     numbers = [asked.get(name) for name in ("repeats", "pools")]
     return all(n < (5 if record["paper"] == "tmkd" else 6) for found in numbers if isinstance(found, list) for n in found)
@@ -49,14 +48,31 @@ def numbers(value) -> list[float]:
     return [-999.0 if value is None or value != value else float(value)]
 
 
+# Since then: another margin or another test (S2 and D7 not worse, where better would not contradict; F1 over characters with twice
+# the margin), settings that are no part of the claim any more (fair controls, and Rand-Single-Ensemble, whose expected score is the
+# mean of the single teachers), and the spread of R6, whose number of pairs was no number of differences.
+OTHER_TEST = {"S2", "S3", "S4", "D4", "D5", "D7"}
+FEWER = {"M1", "R2", "R3", "R5"}
+
+
 @pytest.mark.parametrize("golden", VERDICTS, ids=lambda v: f"{v['claim']}-{v['tier']}")
-def test_every_verdict_and_every_setting_of_it_stays(golden):
+def test_every_setting_of_every_claim_stays(golden):
+    """Effect, n and p of each setting, and the interval of the one that decided then. The words follow another rule now."""
     found = verdicts(golden["paper"])[golden["claim"], golden["tier"]]
-    assert found.verdict == golden["verdict"]
-    for name in NUMBERS:
-        assert numbers(golden[name]) == pytest.approx(numbers(getattr(found, name)), abs=1e-9), name
-    old, new = golden["parts"], [[part["n"], part["effect"], part["p"]] for part in found.parts]
+    keep = 2 if golden["claim"] in OTHER_TEST else 3
+    old = [part[:keep] for part in golden["parts"]]
+    new = [[part["n"], part["effect"], part["p"]][:keep] for part in found.parts]
+    if golden["claim"] in FEWER:
+        assert 0 < len(new) < len(old)
+        old = [min(old, key=lambda part: distance(part, one)) for one in new]
     assert settings(new) == pytest.approx(settings(old), abs=2e-9)
+    same = [part["interval"] for part in found.parts if distance([part["effect"]], [golden["effect"]]) < 1e-9]
+    if golden["interval"] and golden["claim"] not in FEWER:
+        assert any(numbers(interval) == pytest.approx(numbers(golden["interval"]), abs=1e-9) for interval in same)
+
+
+def distance(one: list, other: list) -> float:
+    return sum(abs(a - b) for a, b in zip(numbers(one), numbers(other)))
 
 
 def settings(parts: list) -> list[float]:

@@ -1,7 +1,6 @@
-"""Statistics against closed forms, scipy and simulation, and the rules by which a verdict is reached."""
+"""Statistics against closed forms, scipy and simulation; the rules by which a verdict is reached are in test_verdicts.py."""
 
 import doctest
-import json
 import math
 
 import numpy as np
@@ -10,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from mtkd.evidence import stats, verdicts
-from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED, Member, universal
+from mtkd import report
+from mtkd.evidence import stats
 
 values = st.lists(st.integers(-500, 500).map(lambda i: i / 100), min_size=3, max_size=7)
 pvalues = st.lists(st.floats(0, 1), min_size=1, max_size=12)
@@ -23,7 +22,7 @@ def upper_tail_2df(t: float) -> float:
 
 
 def test_docstring_examples():
-    for module in (stats, verdicts):
+    for module in (stats, report):
         assert doctest.testmod(module).failed == 0
     assert doctest.testmod(stats).attempted >= 4
 
@@ -48,28 +47,6 @@ def test_sign_flip_by_hand():
     assert stats.sign_flip_p(many) == pytest.approx(stats.t_test_p(many), abs=0.02)
 
 
-def test_tost_by_hand():
-    differences = [0.1, -0.2, 0.05]
-    mean, error = np.mean(differences), np.std(differences, ddof=1) / math.sqrt(3)
-    result = stats.equivalence(differences, 1.0)
-    assert result.p == pytest.approx(max(upper_tail_2df((mean + 1) / error), upper_tail_2df((1 - mean) / error)))
-    assert result.p_not_worse == pytest.approx(upper_tail_2df((mean + 1) / error))
-    assert result.equivalent
-    assert not stats.equivalence(differences, 0.2).equivalent
-    with pytest.raises(ValueError, match="positive"):
-        stats.equivalence(differences, 0.0)
-
-
-@given(values, st.floats(0.1, 5))
-def test_tost_is_the_90_percent_interval_inside_the_margin(differences, margin):
-    assume(np.ptp(differences) > 0)
-    result = stats.equivalence(differences, margin)
-    low, high = result.interval
-    assume(min(abs(low + margin), abs(high - margin)) > 1e-9)
-    assert result.equivalent == (-margin < low and high < margin)
-    assert stats.equivalence(differences, margin + 1).p <= result.p
-
-
 @given(values, st.floats(0.01, 100))
 def test_paired_does_not_depend_on_the_unit_and_mirrors(differences, scale):
     assume(np.ptp(differences) > 0)
@@ -85,9 +62,20 @@ def test_equal_differences_are_not_certainty():
     # a coarse score can give the same difference in every pool: t is infinite, n alone must bound the p value
     assert stats.t_test_p([0.1, 0.1, 0.1], "greater") == pytest.approx(1 / 8)
     assert stats.t_test_p([0.0, 0.0, 0.0], "greater") == 1.0
-    assert math.isnan(stats.paired([0.1, 0.1, 0.1]).detectable)
-    assert not stats.equivalence([0.0, 0.0, 0.0], 1.0).equivalent
-    assert stats.equivalence([0.0] * 5, 1.0).equivalent  # 1/32
+    assert stats.beyond(3, 0.1, 0.0) == pytest.approx(1 / 8)
+    assert stats.beyond(3, -0.1, 0.0) == stats.beyond(3, 0.0, 0.0) == 1.0
+    assert math.isnan(stats.beyond(1, 0.1, 0.0))
+    assert math.isnan(stats.detectable_effect(3, 0.0))
+    assert stats.replicates_needed(0.0, 1.0) is None
+
+
+@given(values, st.floats(-3, 3), st.sampled_from([0.8, 0.9, 0.95]))
+def test_beyond_is_the_t_test_of_students_interval(differences, bound, level):
+    assume(np.ptp(differences) > 0)
+    low, high = stats.t_interval(differences, level)
+    mean, shifted = np.mean(differences), np.subtract(differences, bound)
+    assert stats.beyond(len(differences), mean - bound, mean - low, level) == pytest.approx(stats.t_test_p(shifted, "greater"))
+    assert stats.beyond(len(differences), bound - mean, high - mean, level) == pytest.approx(stats.t_test_p(shifted, "less"))
 
 
 @pytest.mark.parametrize("bad", [[1.0, math.nan], [[1.0], [2.0]], [math.inf, 1.0]])
@@ -102,7 +90,56 @@ def test_detectable_effect_has_its_power():
     draws = np.random.default_rng(0).normal(effect, sd, size=(20000, n))
     found = scipy_stats.ttest_1samp(draws, 0, axis=1, alternative="greater").pvalue <= 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.012)
-    assert stats.detectable_effect(n, sd, two_sided=True) > effect > stats.detectable_effect(8, sd)
+    assert stats.detectable_effect(n, sd, test="equal") > effect > stats.detectable_effect(8, sd)
+
+
+def test_the_margin_of_not_worse_has_its_power_and_not_that_of_equal():
+    n, sd = 6, 1.0
+    draws = np.random.default_rng(0).normal(0, sd, size=(20000, n))
+    low, high = (scipy_stats.ttest_1samp(draws, 0, axis=1).confidence_interval(0.9)[i] for i in (0, 1))
+    margin = stats.detectable_effect(n, sd, test="not worse")
+    assert (low > -margin).mean() == pytest.approx(0.8, abs=0.012)
+    margin = stats.detectable_effect(n, sd, test="equal")
+    assert ((low > -margin) & (high < margin)).mean() == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("test", ["greater", "not worse", "equal"])
+def test_replicates_needed_is_the_first_n_that_suffices(test):
+    n = stats.replicates_needed(1.7, 1.0, test)
+    assert stats.detectable_effect(n, 1.7, test=test) <= 1.0 < stats.detectable_effect(n - 1, 1.7, test=test)
+    assert stats.replicates_needed(1.7, 1.0, test, alpha=0.001) > n
+    assert stats.replicates_needed(1.7, 0.001, test) is None
+
+
+def plain_two_way(tables, level, resamples, seed):
+    """The two-way bootstrap as one would write it down: draw replicates, draw each set's items, average what is left."""
+    means = []
+    drawn = [np.random.default_rng([seed + i, size]).integers(0, size, size=(resamples, size))
+             for i, size in enumerate([len(tables[0]), *(table.shape[1] for table in tables)])]
+    for number in range(resamples):
+        rows = drawn[0][number]
+        means.append(sum(np.mean([[table[r][i] for i in items[number]] for r in rows]) for table, items in zip(tables, drawn[1:])))
+    return tuple(np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
+
+
+def test_the_two_way_bootstrap_is_that_of_a_plain_loop():
+    rng = np.random.default_rng(5)
+    tables = [rng.integers(-1, 2, size=(5, size)) * 100.0 for size in (11, 7)]
+    fast = stats.two_way_interval(tables, 0.9, resamples=60, seed=3)
+    assert fast == pytest.approx(plain_two_way(tables, 0.9, 60, 3), abs=1e-3)
+    assert stats.two_way_interval(tables[:1], 0.9, 60) != pytest.approx(fast)
+    with pytest.raises(ValueError, match="same replicates"):
+        stats.two_way_interval([tables[0], tables[1][:4]])
+
+
+def test_the_two_way_bootstrap_sees_items_that_all_replicates_share():
+    rng = np.random.default_rng(1)
+    common = rng.normal(0, 5, size=200)  # hard items are hard for every replicate
+    table = common + rng.normal(0, 0.5, size=(12, 200))
+    low, high = stats.two_way_interval([table], resamples=1000)
+    t_low, t_high = stats.t_interval(table.mean(axis=1), 0.9)
+    assert high - low == pytest.approx(2 * 1.645 * common.std() / np.sqrt(200), rel=0.15)
+    assert t_high - t_low < 0.2 * (high - low)
 
 
 def test_bootstrap_is_too_narrow_for_three_replicates():
@@ -128,73 +165,3 @@ def test_holm_properties(p):
 def test_holm_by_hand():
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert len(stats.holm([])) == 0
-
-
-GOOD, BETTER, FLAT, BAD = [1.0, 1.2, 1.1], [2.0, 2.2, 1.9], [0.4, -0.5, 0.1], [-1.0, -1.2, -1.1]
-
-
-def test_universal_supported_needs_every_member():
-    verdict = universal("S1", [Member("a", GOOD), Member("b", BETTER)], unit="points", tier="demo")
-    assert (verdict.verdict, verdict.members, verdict.passed, verdict.n) == (SUPPORTED, 2, 2, 3)
-    assert verdict.p == max(stats.t_test_p(GOOD, "greater"), stats.t_test_p(BETTER, "greater"))
-    weaker = universal("S1", [Member("a", GOOD), Member("b", FLAT)])
-    assert (weaker.verdict, weaker.decided_by, weaker.passed) == (INCONCLUSIVE, "b", 1)
-    assert weaker.effect == pytest.approx(0.0)
-
-
-def test_universal_not_supported_after_holm():
-    verdict = universal("S1", [Member("a", GOOD), Member("b", BAD)])
-    assert (verdict.verdict, verdict.decided_by) == (NOT_SUPPORTED, "b")
-    assert verdict.p == pytest.approx(2 * stats.t_test_p(BAD, "less"))
-    # p against of (-1, -2, -3) is 0.037: enough alone, not among three members
-    borderline = [-1.0, -2.0, -3.0]
-    assert universal("S1", [Member("a", borderline)]).verdict == NOT_SUPPORTED
-    several = [Member("a", borderline), Member("b", GOOD), Member("c", GOOD)]
-    assert universal("S1", several).verdict == INCONCLUSIVE
-
-
-def test_equivalence_rules():
-    inside = Member("inside", [0.1, -0.2, 0.05], margin=1.0)
-    worse = Member("worse", [-3.0, -3.2, -3.1], margin=1.0)
-    better = Member("better", [3.0, 3.2, 3.1], margin=1.0)
-    both = Member("both", [3.0, 3.2, 3.1], margin=1.0, bad="both")
-    assert universal("S2", [inside]).verdict == SUPPORTED
-    assert universal("S2", [inside, worse]).verdict == NOT_SUPPORTED
-    assert universal("S2", [inside, better]).verdict == INCONCLUSIVE  # better does not contradict "about as good"
-    assert universal("S2", [inside, both]).verdict == NOT_SUPPORTED
-    # below zero but inside the margin says nothing against an equivalence claim
-    assert universal("S2", [Member("slightly worse", [-0.5, -0.52, -0.51], margin=1.0)]).verdict == SUPPORTED
-
-
-@pytest.mark.parametrize("differences", [[5.0], [5.0, 5.1], [-5.0, -5.1]])
-def test_fewer_than_three_replicates_decide_nothing(differences):
-    verdict = universal("S1", [Member("a", differences)], replicate="pools")
-    assert verdict.verdict == INCONCLUSIVE
-    assert "fewer than 3 pools for: a" in verdict.note
-    assert verdict.p is None
-    assert universal("S1", [Member("a", GOOD), Member("b", differences)]).verdict == INCONCLUSIVE
-
-
-def test_no_data_is_not_tested():
-    assert universal("S1", []).verdict == NOT_TESTED
-    assert universal("S1", [Member("a", [])]).verdict == NOT_TESTED
-    assert universal("S1", [Member("a", GOOD), Member("b", [])]).verdict == INCONCLUSIVE
-
-
-@settings(max_examples=60)
-@given(st.lists(values, min_size=1, max_size=4), values)
-def test_one_more_member_never_makes_a_claim_supported(sets, more):
-    members = [Member(str(i), v) for i, v in enumerate(sets)]
-    before, after = universal("S1", members), universal("S1", [*members, Member("more", more)])
-    if before.verdict != SUPPORTED:
-        assert after.verdict != SUPPORTED
-    if before.verdict == SUPPORTED:
-        assert after.verdict == SUPPORTED or after.decided_by == "more"
-
-
-def test_verdict_is_json():
-    verdict = universal("S1", [Member("a", [0.1, 0.1, 0.1]), Member("b", []), Member("c", [0.2], margin=1.0)])
-    data = json.loads(json.dumps(verdict.to_dict(), allow_nan=False))
-    assert data["claim"] == "S1"
-    assert data["parts"][0]["dz"] is None
-    assert data["parts"][1]["n"] == 0

@@ -103,9 +103,16 @@ def test_report_without_records(place, mtkd):
     assert "There are no records" in err
 
 
-def test_claims_and_exhibits_are_listed(mtkd):
-    status, out, _ = mtkd("claims", "--json")
+def test_claims_and_exhibits_are_listed(mtkd, tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(record(made(pools=10))))
+    status, out, _ = mtkd("claims", tmp_path, "--json")
     claims = json.loads(out)
+    assert len(claims) == 36
+    assert all(len(c["results"]) == 1 for c in claims)  # of a claim without runs too
+    first = claims[0]["results"][0]
+    assert (first["verdict"], first["as_stated"], first["n"], first["tier"]) == ("supported", "holds", 10, "demo")
+    assert first["interval"][0] < first["effect"] < first["interval"][1]
+    assert "supported" in mtkd("claims", tmp_path)[1]
     assert status == 0
     assert [c["id"] for c in claims if c["paper"] == "seed_ensemble"] == ["S1", "S2", "S3", "S4", "S5"]
     assert "S1  seed_ensemble" in mtkd("claims")[1]
@@ -113,6 +120,9 @@ def test_claims_and_exhibits_are_listed(mtkd):
     assert status == 0
     assert {f"seed_ensemble.{x}" for x in ("table1", "table2", "fig2", "fig7")} <= {e["id"] for e in json.loads(out)}
     assert "seed_ensemble.fig2" in mtkd("exhibits")[1]
+    status, out, _ = mtkd("exhibits", tmp_path, "--json")
+    assert {e["shown"] for e in json.loads(out) if e["id"] == "seed_ensemble.table2"} == {True}
+    assert {e["shown"] for e in json.loads(out) if e["paper"] == "tmkd"} == {False}
 
 
 def test_parameters_are_listed(place, mtkd):
