@@ -12,7 +12,7 @@ def row(members=(), score=0.5, *, arm="tinybert", task="pydocs/topic", pool=0, k
     return {
         "arm": arm, "task": task, "pool": pool, "kind": kind, "members": list(members), "k": k, "primary": primary,
         "repeat": repeat, "variant": variant, "metric": metric, "score": score, "metrics": {metric: score},
-        "split": "test", "validation": score, "n_test": 100, "parameters": 1000, "energy_kwh": None, "folder": None,
+        "split": "test", "validation": score, "n_test": 10_000, "parameters": 1000, "energy_kwh": None, "folder": None,
         "time": {"train_s": train, "score_s": score_s * k, "intermediate_s": middle, "teachers_s": teachers * k},
     }  # fmt: skip
 
@@ -26,7 +26,7 @@ def record(rows, tier="demo", data=(), **more):
     } | more  # fmt: skip
 
 
-def made(pools=4, teachers=3, *, worst_gain=0.03, best_gain=0.0, arm="tinybert", task="pydocs/topic", seed=0, **more):
+def made(pools=8, teachers=3, *, worst_gain=0.03, best_gain=0.0, arm="tinybert", task="pydocs/topic", seed=0, **more):
     """Rows in which multi-teacher students have a known worst and best score, nearly the same in every pool."""
     rng = np.random.default_rng(seed)
     rows = []

@@ -14,7 +14,7 @@ import pandas as pd
 TIMES = ("train_s", "score_s", "intermediate_s", "teachers_s")
 SPLITS = ("train", "validation", "test")
 COMMON = ("arm", "task", "kind", "method", "variant", "model", "metric", "score", "validation", "n_test", "parameters",
-          "energy_kwh", "folder", "one_answer")  # columns that a frame has even where no row has them
+          "energy_kwh", "folder", "one_answer", "right")  # columns that a frame has even where no row has them
 FREE = ("repeats", "pools", "sections", "controls", "margin")
 
 

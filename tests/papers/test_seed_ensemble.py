@@ -13,7 +13,7 @@ from seed_rows import everything, made, record, row
 
 from mtkd import papers
 from mtkd.evidence.frame import points
-from mtkd.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOT_TESTED, SUPPORTED
+from mtkd.evidence.verdicts import CONTRADICTED, FAILS, HOLDS, NOT_TESTED, OPEN, SUPPORTED
 from mtkd.papers import seed_ensemble
 from mtkd.papers.seed_ensemble import combinations, equal_time, rows_frame, time_curves
 
@@ -124,61 +124,71 @@ def test_claims_hold_where_the_data_say_so():
     # two text arms, k = 2 and 3; equal time twice, worst and best; ResNet worst and best
     assert [verdicts[name].members for name in ("S1", "S2", "S3", "S4")] == [4, 4, 16, 4]
     assert verdicts["S1"].effect == pytest.approx(3.0, abs=0.2)
-    assert (verdicts["S1"].n, verdicts["S1"].unit, verdicts["S1"].tier) == (4, "points", "demo")
-    assert verdicts["S2"].margin == 1.0
-    assert "4 pools" in verdicts["S1"].note
+    assert (verdicts["S1"].n, verdicts["S1"].unit, verdicts["S1"].tier) == (8, "points", "demo")
+    assert [verdicts[name].as_stated for name in ("S1", "S2", "S3", "S4")] == [HOLDS] * 4
+    assert verdicts["S2"].delta == 1.0
+    assert "8 pools" in verdicts["S1"].note
     assert "standing in" in verdicts["S1"].note
 
 
 def test_claims_fail_where_the_data_say_so():
     rows = made(worst_gain=-0.03, best_gain=-0.04)
-    assert verdict_of(rows, "S1").verdict == NOT_SUPPORTED
-    assert verdict_of(rows, "S2").verdict == NOT_SUPPORTED
-    assert verdict_of(rows, "S3").verdict == NOT_SUPPORTED
-    better = verdict_of(made(best_gain=0.04), "S2")
-    assert better.verdict == INCONCLUSIVE
-    assert "better by more than the margin" in better.note
-    assert verdict_of(made(best_gain=0.04), "S2", margin=0.06).verdict == SUPPORTED
+    assert [verdict_of(rows, claim).verdict for claim in ("S1", "S2", "S3")] == [CONTRADICTED] * 3
+    assert verdict_of(made(best_gain=0.04), "S2").verdict == SUPPORTED  # about the same, for most even better
 
 
 def test_one_bad_setting_spoils_a_universal_claim():
     rows = made() + made(arm="distilbert", worst_gain=-0.03)
     verdict = verdict_of(rows, "S1")
-    assert verdict.verdict == NOT_SUPPORTED
-    assert verdict.decided_by.startswith("distilbert")
+    assert (verdict.as_stated, verdict.passed, verdict.members) == (FAILS, 2, 4)
+    assert verdict.effect == pytest.approx(0.0, abs=0.1)
+    assert min(verdict.parts, key=lambda part: part["effect"])["label"].startswith("distilbert")
+
+
+def test_an_arm_in_which_students_have_nothing_to_learn_is_left_out():
+    rows = made() + made(arm="distilbert", worst_gain=-0.03)
+    for arm, alone in (("tinybert", 0.5), ("distilbert", 0.69)):
+        rows += [row([0], 0.7, kind="teacher", arm=arm, pool=p) for p in range(8)]
+        rows += [row([], alone, kind="undistilled", arm=arm, pool=p) for p in range(8)]
+    verdict = verdict_of(rows, "S1")
+    assert (verdict.verdict, verdict.members) == (SUPPORTED, 2)
+    assert [words.split(",")[0] for words in verdict.left_out] == ["distilbert"] * 2
 
 
 @pytest.mark.parametrize("pools", [1, 2])
 def test_no_verdict_from_one_or_two_pools(pools):
     for verdict in seed_ensemble.claims([record(made(pools) + made(pools, arm="resnet", task="digits"))]):
-        assert verdict.verdict in (INCONCLUSIVE, NOT_TESTED)
+        assert verdict.verdict == NOT_TESTED
 
 
 def test_mcc_gets_twice_the_margin():
     rows = made(best_gain=-0.015, metric="mcc", task="pydocs/acceptability")
-    assert (verdict_of(rows, "S2").margin, verdict_of(rows, "S2").verdict) == (2.0, SUPPORTED)
-    assert verdict_of(made(best_gain=-0.015), "S2").verdict == NOT_SUPPORTED
+    assert (verdict_of(rows, "S2").delta, verdict_of(rows, "S2").verdict) == (2.0, SUPPORTED)
+    assert verdict_of(made(best_gain=-0.015), "S2").verdict == CONTRADICTED
 
 
 def test_no_equal_time_without_equal_time():
     slow = [r | {"time": r["time"] | {"train_s": 10.0 * r["k"]}} for r in made()]
     verdict = verdict_of(slow, "S3")
-    assert verdict.verdict == INCONCLUSIVE
+    assert verdict.verdict == SUPPORTED  # where there is equal time
+    assert verdict.as_stated == OPEN
     assert "left out" in verdict.note
+    assert all(words.endswith("no data") for words in verdict.left_out)
+    assert verdict.left_out
 
 
 def test_tiers_are_kept_apart():
     records = [record(made()), record(made(worst_gain=-0.03, arm="distilbert", task="glue/sst2"), tier="small")]
     verdicts = {(v.claim, v.tier): v.verdict for v in seed_ensemble.claims(records)}
     assert verdicts["S1", "demo"] == SUPPORTED
-    assert verdicts["S1", "small"] == NOT_SUPPORTED
+    assert verdicts["S1", "small"] == CONTRADICTED
     assert verdicts["S4", ""] == NOT_TESTED
 
 
 TERMS = ("CE", "KD", "CE+KD", "CE+cos", "KD+cos", "CE+KD+cos")
 
 
-def terms(pools=3, best="CE+KD+cos", names=TERMS):
+def terms(pools=8, best="CE+KD+cos", names=TERMS):
     rng = np.random.default_rng(0)
     return [
         row([member], 0.6 + 0.02 * (name == best) + rng.normal(0, 0.001), arm="distilbert", kind="terms", pool=pool,
@@ -189,10 +199,10 @@ def terms(pools=3, best="CE+KD+cos", names=TERMS):
 
 def test_best_set_of_terms():
     verdict = verdict_of(terms(), "S5")
-    assert (verdict.verdict, verdict.members, verdict.n) == (SUPPORTED, 5, 3)
-    assert verdict_of(terms(best="KD"), "S5").verdict == NOT_SUPPORTED
+    assert (verdict.verdict, verdict.members, verdict.n) == (SUPPORTED, 5, 8)
+    assert verdict_of(terms(best="KD"), "S5").as_stated == FAILS
     missing = verdict_of(terms(names=("CE", "KD", "CE+KD+cos")), "S5")
-    assert missing.verdict == INCONCLUSIVE  # three of the five rivals were never run
+    assert (missing.as_stated, missing.passed, len(missing.left_out)) == (OPEN, 2, 3)  # three of five rivals were never run
 
 
 def test_plain_ce_without_teachers_is_still_compared():

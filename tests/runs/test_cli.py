@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from seed_rows import made, record
 from test_grid import Place
 
 from mtkd import cli
