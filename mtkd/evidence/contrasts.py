@@ -107,7 +107,7 @@ def bits(text: str, number: int) -> np.ndarray:
 def answered(rows: pd.DataFrame, replicate: str, value: str) -> tuple[np.ndarray, np.ndarray] | None:
     """The replicates in order, and per replicate the mean over its models of which test items were right times 100,
     [replicates, items]; a model that is the mean of several has a tuple of marks. None where the value is not the share of
-    right items, or no row says which they were. KitError where marks do not belong to their score: they are then of other items."""
+    right items, or no row says which they were. KitError where marks do not belong to their score: they are of other items."""
     if value != "score" or "right" not in rows or rows["n_test"].isna().any() or not (rows["metric"] == "accuracy").all():
         return None
     texts = [text if isinstance(text, tuple) else (text,) for text in rows["right"]]
