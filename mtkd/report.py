@@ -142,8 +142,9 @@ def beside(verdict: Verdict, gaps: int | None = None) -> list[str]:
     lines = [f"{line['label']}: {measured(line['effect'], line['interval'], line['unit'], verdict.level)}, n = {line['n']}"
              + (f", {line['members']} settings from {number(line['lowest'], 1, True)} to {number(line['highest'], 1, True)}"
                 if line["members"] > 1 else "") for line in verdict.beside]
-    lines += [f"{line['part'] or line['test']} ({line['label']}): {measured(line['effect'], line['interval'], line['unit'], verdict.level)}, "
-              f"n = {line['n']}" for line in verdict.lines if len(verdict.lines) > 1 and line["n"]]
+    lines += [f"{line['part'] or line['test']} ({line['label']}): "
+              f"{measured(line['effect'], line['interval'], line['unit'], verdict.level)}, n = {line['n']}"
+              for line in verdict.lines if len(verdict.lines) > 1 and line["n"]]
     lines += [f"weaker than stated: {verdict.weaker}"] if verdict.weaker else []
     lines += [f"left out: {words}" for words in verdict.left_out[:gaps]]
     more = len(verdict.left_out[gaps:]) if gaps else 0

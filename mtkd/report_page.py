@@ -157,7 +157,7 @@ def render(records: list[dict], verdicts: list[Verdict], exhibits: dict[str, Exh
             planned.append(data)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    helpers = {"statement": statement, "outcome": outcome, "stated": stated, "beside": beside, "number": number, "p_value": p_value, "table": html_table}
-    helpers |= {"prose": prose}
+    helpers = {"statement": statement, "outcome": outcome, "stated": stated, "beside": beside, "number": number}
+    helpers |= {"p_value": p_value, "table": html_table, "prose": prose}
     content = {"working": working, "planned": planned, "records": records, "provenance": provenance(records)}
     return environment.from_string(TEMPLATE).render(version=__version__, **content, **helpers)

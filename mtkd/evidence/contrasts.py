@@ -26,12 +26,12 @@ FACTORS = {"mcc": 2.0, "char_f1": 2.0}  # smallest effects of interest that are 
 @dataclass(frozen=True)
 class Contrast:
     """One line of a claim. test: what is claimed of ours minus theirs: "greater" (above zero), "equal" (within the smallest
-    effect of interest), "not worse" (above minus that). pairs: name of a function (keys of ours, keys of theirs, our rows) that says which settings are
-    compared. label: may name `ours` and `theirs` (what tables call them), columns of by and each, and their_<column of over>.
-    every: theirs come from all runs, not only from those shown. value: the column compared. part: what stated part of the
-    claim this is; required: a part without data keeps the claim from "supported". beside: these settings take no part in the
-    verdict and have a line of their own under this name: a fair control that the paper lacks, an exception that it makes. Raises TypeError for
-    a word that is no field, ValueError for a test that does not exist."""
+    effect of interest), "not worse" (above minus that). pairs: name of a function (keys of ours, keys of theirs, our rows)
+    that says which settings are compared. label: may name `ours` and `theirs` (what tables call them), columns of by and each,
+    and their_<column of over>. every: theirs come from all runs, not only from those shown. value: the column compared. part:
+    what stated part of the claim this is; required: a part without data keeps the claim from "supported". beside: these
+    settings take no part in the verdict and have a line of their own under this name: a fair control that the paper lacks, an
+    exception that it makes. Raises TypeError for a word that is no field, ValueError for a test that does not exist."""
 
     ours: str
     theirs: str
@@ -105,9 +105,9 @@ def bits(text: str, number: int) -> np.ndarray:
 
 
 def answered(rows: pd.DataFrame, replicate: str, value: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """The replicates in order, and per replicate the mean over its models of which test items were right, times 100, [replicates,
-    items]; a model that is the mean of several has a tuple of marks. None where the value is not the share of right items, or no row says which they were.
-    KitError where marks do not belong to their score: they are then of other items."""
+    """The replicates in order, and per replicate the mean over its models of which test items were right times 100,
+    [replicates, items]; a model that is the mean of several has a tuple of marks. None where the value is not the share of
+    right items, or no row says which they were. KitError where marks do not belong to their score: they are of other items."""
     if value != "score" or "right" not in rows or rows["n_test"].isna().any() or not (rows["metric"] == "accuracy").all():
         return None
     texts = [text if isinstance(text, tuple) else (text,) for text in rows["right"]]

@@ -6,15 +6,15 @@ Everything here is general. What a YAML file may say:
     tasks      a task's plain name, or the start of its name up to "/", to the paper's name; stand_ins: the kit's for it
     metrics    a metric's name to what tables call it; also: metrics shown beside the main one, each with the paper's data sets
                on which it is not
-    smallest_effect   in units of accuracy (0.01 = one point; `contrasts.delta` has other metrics): what counts as an effect, and
-               the margin of "equal" and "not worse". It is stated here, before any run
+    smallest_effect   in units of accuracy (0.01 = one point; `contrasts.delta` has other metrics): what counts as an effect,
+               and the margin of "equal" and "not worse". It is stated here, before any run
     margin     what functions of claims that are no contrast are given instead
     gate       the assay: teacher and undistilled (queries), by (columns that tell students apart, those of teachers too first):
                see `Paper.assay`
-    claims     id: says, kind, contrasts (`contrasts.Contrast`), holds (every | some), note, weaker (what is tested less strictly
-               than the sentence says), gate (false: nothing is distilled, or the question is another), required (parts without
-               which it is not supported), rows (a query: what a claim that a function tests stands on), every (that function
-               needs all settings), printed (`printed_settings`)
+    claims     id: says, kind, contrasts (`contrasts.Contrast`), holds (every | some), note, weaker (what is tested less
+               strictly than the sentence says), gate (false: nothing is distilled, or the question is another), required
+               (parts without which it is not supported), rows (a query: what a claim that a function tests stands on), every
+               (that function needs all settings), printed (`printed_settings`)
     exhibits   id: title, draw (a kind, or the name of a function beside the paper), rows (a query), must (a query that finds
                something, or there is nothing to show), every (all settings), words, says, none (words where nothing was run),
                extra (the paper has no such exhibit); the rest is what the drawing function reads
@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pandas as pd
 
@@ -81,9 +81,10 @@ class Paper:
     label: a row (Series) to what tables call its model. derive: frame to frame, adding columns and rows that claims or exhibits
     speak of and no run wrote. pairs: which settings of a contrast are compared, by name. parts: claim to a function (rows of
     one tier, of every setting, margin, alpha) that gives members (`verdicts.Member`), for claims that are no contrast. notes:
-    claim to a function (rows of one tier, parts) that adds words. family: how many claims share Holm's correction. draws: name to a function (paper, entry, rows, records) that
-    gives a table, a figure, a whole Exhibit, or None where there is nothing to show; an entry with `data` is drawn from the
-    records' data even where there are no rows. about: function (rows, records) that adds words to the caption of every exhibit.
+    claim to a function (rows of one tier, parts) that adds words. family: how many claims share Holm's correction. draws: name
+    to a function (paper, entry, rows, records) that gives a table, a figure, a whole Exhibit, or None where there is nothing
+    to show; an entry with `data` is drawn from the records' data even where there are no rows. about: function (rows, records)
+    that adds words to the caption of every exhibit.
     """
 
     def __init__(self, name: str, data: dict, *, label: Callable[[pd.Series], str], derive: Callable | None = None,
@@ -139,15 +140,15 @@ class Paper:
 
     def claims(self, records: list[dict], margin: float | None = None, alpha: float = 0.05) -> list[Verdict]:
         """One verdict per claim and tier, by the rules of `verdicts`, corrected for `family` claims per tier. `margin` is the
-        smallest effect of interest in units of accuracy, by default the paper's entry; where the paper has an entry `margin`, it
-        is that one. A claim that no tier has data for is "not tested"."""
+        smallest effect of interest in units of accuracy, by default the paper's entry; where the paper has an entry `margin`,
+        it is that one. A claim that no tier has data for is "not tested"."""
         smallest = self.data.get("smallest_effect", 0.01) if margin is None or "margin" in self.data else margin
         margin = self.data.get("margin", smallest) if margin is None else margin
         frame, every = self.frame(records), cache(lambda: self.frame(records, every=True))
         assay, found = self.assay(records, frame, smallest), []
         for tier, rows in frame.groupby("tier", sort=True):
-            verdicts = [self.verdict(claim, tier, rows, lambda tier=tier: every().query("tier == @tier"), assay, smallest, margin,
-                                     alpha) for claim in self.data["claims"]]
+            whole = partial(lambda tier: every().query("tier == @tier"), tier)
+            verdicts = [self.verdict(claim, tier, rows, whole, assay, smallest, margin, alpha) for claim in self.data["claims"]]
             found += decide([verdict for verdict in verdicts if verdict], self.family, alpha)
         rest = [claim for claim in self.data["claims"] if claim not in {verdict.claim for verdict in found}]
         note = f"no run of this yet: `mtkd run params/{self.name}/demo.yaml`"
@@ -161,8 +162,8 @@ class Paper:
             self._printed[claim, margin] = printed_settings(self.published, entry.get("printed", ()), margin)
         return {"printed": self._printed[claim, margin], "weaker": entry.get("weaker", "")}
 
-    def verdict(self, claim: str, tier: str, rows: pd.DataFrame, every: Callable[[], pd.DataFrame], assay: dict, smallest: float,
-                margin: float, alpha: float) -> Verdict | None:
+    def verdict(self, claim: str, tier: str, rows: pd.DataFrame, every: Callable[[], pd.DataFrame], assay: dict,
+                smallest: float, margin: float, alpha: float) -> Verdict | None:
         """The verdict on one claim from the rows of one tier (every: of every setting); None where no setting has rows."""
         entry, members, ours, missing = self.data["claims"][claim], [], [], list(self.data["claims"][claim].get("required", ()))
         beside: dict[str, list[Member]] = {}

@@ -1,8 +1,8 @@
 """From tests to verdicts: what a claim about several settings, each with some replicates, may be called.
 
-*On average*, the verdict: per replicate the mean over the settings that the paper's sentence names, one test over replicates, one
-of five words (`word`). *As stated*: how many settings pass by themselves, for a sentence that says all of them. `judge` makes
-both, `decide` corrects for having tested many claims. Nothing else here or in a table has a verdict's word.
+*On average*, the verdict: per replicate the mean over the settings that the paper's sentence names, one test over replicates,
+one of five words (`word`). *As stated*: how many settings pass by themselves, for a sentence that says all of them. `judge`
+makes both, `decide` corrects for having tested many claims. Nothing else here or in a table has a verdict's word.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mtkd.evidence.stats import beyond, holm, replicates_needed, spread, t_half,
 
 SUPPORTED, CONTRADICTED, NO_EFFECT = "supported", "contradicted", "no relevant effect"
 OPEN, NOT_TESTABLE, NOT_TESTED = "open", "not testable", "not tested"
-WEAKEST = (CONTRADICTED, NO_EFFECT, OPEN, NOT_TESTABLE, NOT_TESTED, SUPPORTED)  # a claim of several parts is called by the first
+WEAKEST = (CONTRADICTED, NO_EFFECT, OPEN, NOT_TESTABLE, NOT_TESTED, SUPPORTED)  # of several parts the first counts
 HOLDS, FAILS = "holds", "fails"
 MIN_REPLICATES, TWO_WAY_FROM = 8, 10
 
@@ -27,9 +27,10 @@ MIN_REPLICATES, TWO_WAY_FROM = 8, 10
 class Member:
     """One setting that a claim speaks of. differences: one per replicate, positive where the claim says so; a Series names its
     replicates. test: "greater" (the mean is above zero), "not worse" (above -delta) or "equal" (between -delta and delta).
-    delta: the smallest effect of interest, in `unit`. items: what the differences are means of, by data set, [replicates, items]
-    in points, items the same for all replicates. step: the least by which a difference can change (one test item). own: results that are not
-    from a t-test. where: what the assay gate tells apart, its line for this setting. left_out: why it can show nothing."""
+    delta: the smallest effect of interest, in `unit`. items: what the differences are means of, by data set, [replicates,
+    items] in points, items the same for all replicates. step: the least by which a difference can change (one test item). own:
+    results that are not from a t-test. where: what the assay gate tells apart, its line for this setting. left_out: why it can
+    show nothing."""
 
     label: str
     differences: Sequence[float] | pd.Series
@@ -51,8 +52,9 @@ class Member:
 class Verdict:
     """What came out for one claim. effect, interval, delta, lowest and highest (over settings) are in `unit`; level is the
     interval's; needed: replicates that an open claim would need; tag: what belongs to the verdict's word. passed of members
-    settings pass by themselves; p: for what is claimed, p_holm: the same among all claims of the tier; printed: the settings of the paper's own tables, which fail the sentence where one does; beside:
-    averages over fair controls and exceptions, which take no part; lines: the averages that decide; parts: the settings."""
+    settings pass by themselves; p: for what is claimed, p_holm: the same among all claims of the tier; printed: the settings
+    of the paper's own tables, which fail the sentence where one does; beside: averages over fair controls and exceptions,
+    which take no part; lines: the averages that decide; parts: the settings."""
 
     claim: str
     verdict: str = OPEN
@@ -89,9 +91,11 @@ class Verdict:
 
     def brief(self) -> dict:
         """What a program wants to know first, JSON-safe."""
-        names = ("tier", "verdict", "tag", "as_stated", "effect", "interval", "unit", "n", "p", "p_holm", "needed", "passed", "members")
+        names = ("tier", "verdict", "tag", "as_stated", "effect", "interval", "unit", "n", "p", "p_holm", "needed", "passed",
+                 "members")
         fails = sum(setting["fails"] for setting in self.printed)
-        return _json_safe({name: getattr(self, name) for name in names}) | {"printed": len(self.printed), "printed_fails": fails}
+        found = {name: getattr(self, name) for name in names}
+        return _json_safe(found | {"printed": len(self.printed), "printed_fails": fails})
 
     def to_dict(self) -> dict:
         """JSON-safe dictionary: tuples become lists, and numbers that are not finite become null."""
@@ -147,8 +151,8 @@ def examine(member: Member, alpha: float = 0.05, whole: bool = False) -> dict:
         bound = 0.0 if member.test == "greater" else -d
         p, against = above(bound), below(bound)
     return {"label": member.label, "test": member.test, "delta": d, "unit": member.unit, "n": n, "effect": mean, "sd": sd,
-            "interval": interval, "interval_by": by, "p": p, "p_against": against, "differences": values.tolist(), "part": member.part,
-            "left_out": member.left_out} | dict(member.own)  # fmt: skip
+            "interval": interval, "interval_by": by, "p": p, "p_against": against, "differences": values.tolist(),
+            "part": member.part, "left_out": member.left_out} | dict(member.own)  # fmt: skip
 
 
 def mean_of(members: Sequence[Member]) -> Member:
@@ -175,9 +179,9 @@ def judge(claim: str, members: Sequence[Member], *, holds: str = "every", alpha:
           beside: Mapping[str, Sequence[Member]] | None = None, required: Sequence[str] = (), **known) -> Verdict:
     """The verdict on a claim that says something of `every` one of its settings, or that `some` setting shows something.
 
-    every   The settings are averaged per replicate (`mean_of`) and tested once. A sentence of several statements (parts, tests or
-            units: "better, and three times as fast") has an average of each and needs all of them: its p is the largest, and of
-            several words the weakest counts (`WEAKEST`).
+    every   The settings are averaged per replicate (`mean_of`) and tested once. A sentence of several statements (parts, tests
+            or units: "better, and three times as fast") has an average of each and needs all of them: its p is the largest,
+            and of several words the weakest counts (`WEAKEST`).
     some    The setting with the strongest evidence after Holm's correction over settings decides; contradicted where every one
             goes the other way.
 
@@ -205,10 +209,12 @@ def judge(claim: str, members: Sequence[Member], *, holds: str = "every", alpha:
     means = [(name, examine(mean_of(found), alpha, whole=True), [m.by_replicate().mean() for m in found])
              for name, found in (beside or {}).items() if found]
     verdict = Verdict(
-        claim, parts=tuple(parts), lines=tuple(lines), left_out=tuple(dict.fromkeys(out)), members=len(live), level=1 - 2 * alpha,
-        test=_test_words(lines, live, f"{replicate}s", holds), p=max(line["p"] for line in lines) if whole else None,
+        claim, parts=tuple(parts), lines=tuple(lines), left_out=tuple(dict.fromkeys(out)), members=len(live),
+        level=1 - 2 * alpha, test=_test_words(lines, live, f"{replicate}s", holds),
+        p=max(line["p"] for line in lines) if whole else None,
         p_against=min(1.0, len(lines) * min(line["p_against"] for line in lines)) if whole else None,
-        lowest=min((part["effect"] for part in live), default=None), highest=max((part["effect"] for part in live), default=None),
+        lowest=min((part["effect"] for part in live), default=None),
+        highest=max((part["effect"] for part in live), default=None),
         beside=tuple({"label": name, "members": len(every), "lowest": min(every), "highest": max(every)}
                      | {key: line[key] for key in ("n", "effect", "interval", "unit")} for name, line, every in means),
         **_as_stated(live, holds, alpha, bool(out or required)), **known)  # fmt: skip
@@ -222,11 +228,12 @@ def strongest(parts: Sequence[dict]) -> dict:
     best = min(first, key=lambda part: part["p"])
     return best | best.get("shown", {}) | {
         "p": float(min(holm([part["p"] for part in first]))), "n": min(part["n"] for part in parts), "among": len(first),
-        "p_against": max(part["p_against"] for part in first), "upper": max(part.get("upper", part["interval"][1]) for part in parts)}
+        "p_against": max(part["p_against"] for part in first),
+        "upper": max(part.get("upper", part["interval"][1]) for part in parts)}
 
 
 def one_reading(parts: Sequence[dict]) -> list[dict]:
-    """Of parts with the same "group", which exclude each other, the one with the smallest p, with the smallest p against too."""
+    """Of parts with the same "group", which exclude each other, the one with the smallest p, and the smallest p against."""
     groups: dict[object, list[dict]] = {}
     for number, part in enumerate(parts):
         groups.setdefault(part.get("group", number), []).append(part)
@@ -253,10 +260,10 @@ def _as_stated(live: Sequence[dict], holds: str, alpha: float, gaps: bool) -> di
 def _test_words(lines: Sequence[dict], live: Sequence[dict], replicates: str, holds: str) -> str:
     words = []
     for line in (line for line in lines if line["n"]):
-        words.append({"greater": "one-sided paired t-test", "not worse": f"one-sided paired t-test above -{line['delta']:g}",
-                      "equal": f"two one-sided paired t-tests within ±{line['delta']:g}"}[line["test"]]
-                     + f" over {replicates}, {line['label'] if holds == 'every' else f'strongest of {len(live)} settings, Holm'}"
-                     + f"; interval: {line['interval_by']}")  # fmt: skip
+        test = {"greater": "one-sided paired t-test", "not worse": f"one-sided paired t-test above -{line['delta']:g}",
+                "equal": f"two one-sided paired t-tests within ±{line['delta']:g}"}[line["test"]]
+        what = line["label"] if holds == "every" else f"strongest of {len(live)} settings, Holm"
+        words.append(f"{test} over {replicates}, {what}; interval: {line['interval_by']}")
     return "; and ".join(words)
 
 
@@ -275,8 +282,8 @@ def word(line: dict, shown: bool, against: bool) -> str:
     not testable            no setting passes the assay gate
     not tested              fewer than `MIN_REPLICATES` replicates, or none
 
-    So of a non-inferiority claim "not worse" is supported and "worse" contradicted, of an equivalence claim "equal" is supported
-    and "different" contradicted, and neither knows "no relevant effect": that is what they claim.
+    So of a non-inferiority claim "not worse" is supported and "worse" contradicted, of an equivalence claim "equal" is
+    supported and "different" contradicted, and neither knows "no relevant effect": that is what they claim.
     """
     if line["n"] < MIN_REPLICATES:
         return NOT_TESTABLE if line["left_out"] else NOT_TESTED
@@ -300,9 +307,9 @@ def decide(verdicts: Sequence[Verdict], family: int = 0, alpha: float = 0.05) ->
 
 
 def _needed(line: dict, alpha: float, level: float, family: int) -> int | None:
-    """Replicates that would decide an open average with power 0.8, at its sd: those that see an effect of delta; where there are
-    as many already, it lies near a bound, and those that see how far it is from the bounds. An effect, or equality, has to be
-    shown at the level of Holm's first step."""
+    """Replicates that would decide an open average with power 0.8, at its sd: those that see an effect of delta; where there
+    are as many already, it lies near a bound, and those that see how far it is from the bounds. An effect, or equality, has to
+    be shown at the level of Holm's first step."""
     (low, high), d, e = line["interval"], line["delta"], line["effect"]
     sd, strict = (high - low) / 2 / t_half(line["n"], 1.0, level), alpha / max(family, 1) / line.get("among", 1)
     if (planned := replicates_needed(sd, d, line["test"], alpha)) is None or planned > line["n"]:
@@ -315,7 +322,7 @@ def _needed(line: dict, alpha: float, level: float, family: int) -> int | None:
 
 def _worded(v: Verdict, p_holm: float, shown: bool, against: bool, alpha: float, family: int) -> Verdict:
     several = len(v.lines) > 1  # of which one may be shown and the claim not: then after Bonferroni's correction
-    words = [word(line, shown or several and family * line["p"] <= alpha, against and line["p_against"] <= alpha)
+    words = [word(line, shown or (several and family * line["p"] <= alpha), against and line["p_against"] <= alpha)
              for line in v.lines]
     verdict = min(words, key=WEAKEST.index)
     line = max((line for line, said in zip(v.lines, words) if said == verdict), key=lambda line: (line["p"], -line["n"]))

@@ -188,8 +188,8 @@ def spread_test(ours: Sequence[float], theirs: Sequence[float], ratio: float = 2
 
 
 def jackknife(both: pd.DataFrame) -> pd.Series:
-    """log2 of the ratio of two columns' standard deviations as one value per row: n times that of all rows less n - 1 times that
-    of all others (Miller 1968); their mean is nearly the ratio itself, and they vary as it does."""
+    """log2 of the ratio of two columns' standard deviations as one value per row: n times that of all rows less n - 1 times
+    that of all others (Miller 1968); their mean is nearly the ratio itself, and they vary as it does."""
     n = len(both)
 
     def ratio(rows: pd.DataFrame) -> float:
@@ -209,7 +209,8 @@ def spreads(rows: pd.DataFrame, every: pd.DataFrame, margin: float, alpha: float
             both = pd.concat([scores["RL-KD"], theirs], axis=1, join="inner").dropna()
             if len(scores["RL-KD"]) and len(theirs):
                 own = spread_test(*both.to_numpy().T, margin, alpha)
-                found.append(Member(f"{task}, {pupil}: against {name}", jackknife(both), "equal", math.log2(margin), UNIT, own=own))
+                label = f"{task}, {pupil}: against {name}"
+                found.append(Member(label, jackknife(both), "equal", math.log2(margin), UNIT, own=own))
     return found
 
 

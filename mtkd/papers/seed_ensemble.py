@@ -46,7 +46,8 @@ def combinations(frame: pd.DataFrame) -> pd.DataFrame:
     """
     students, result = frame[frame["kind"] == "student"], []
     for setting, pool in students.groupby(SETTING, sort=True):
-        by_members = {m: {name: part[name].to_numpy() for name in _OF_STUDENTS} for m, part in pool.groupby("members", sort=True)}
+        by_members = {members: {name: part[name].to_numpy() for name in _OF_STUDENTS}
+                      for members, part in pool.groupby("members", sort=True)}
         for members, multi in by_members.items():
             single_parts = [by_members.get((member,)) for member in members]
             if not members or any(part is None for part in single_parts):
@@ -61,7 +62,8 @@ def combinations(frame: pd.DataFrame) -> pd.DataFrame:
                     dict(zip(SETTING, setting))
                     | {"k": len(members), "members": members, "mode": mode, "n_scores": len(scores)}
                     | {"equal": len(single["score"]) == len(multi["score"]), "n_test": rows["n_test"][0]}
-                    | {end: scores[at] for end, at in ends.items()} | {f"{end}_right": rows["right"][at] for end, at in ends.items()}
+                    | {end: scores[at] for end, at in ends.items()}
+                    | {f"{end}_right": rows["right"][at] for end, at in ends.items()}
                     | {"mean": scores.mean(), "students_s": (rows["intermediate_s"] + rows["train_s"]).sum()}
                     | shared
                 )

@@ -87,8 +87,8 @@ def faster(rival: str, what: str):
         ratio, size = (speed_ratios(ours, theirs, column) for column in ("qps", "parameters"))
         words = f"speed in per cent: above {FASTER:g} times that of {what} "
         words += f"(here {ratio.mean():.1f} times, with {size.mean():.2f} of its parameters)"
-        found = Member(words, 100 * (ratio / FASTER - 1).astype(float), unit="per cent of the speed", part=f"speed against {what}")
-        return [found] if len(ratio) else []
+        found = 100 * (ratio / FASTER - 1).astype(float)
+        return [Member(words, found, unit="per cent of the speed", part=f"speed against {what}")] if len(ratio) else []
     return parts
 
 

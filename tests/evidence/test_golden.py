@@ -48,9 +48,9 @@ def numbers(value) -> list[float]:
     return [-999.0 if value is None or value != value else float(value)]
 
 
-# Since then: another margin or another test (S2 and D7 not worse, where better would not contradict; F1 over characters with twice
-# the margin), settings that are no part of the claim any more (fair controls, and Rand-Single-Ensemble, whose expected score is the
-# mean of the single teachers), and the spread of R6, whose number of pairs was no number of differences.
+# Since then: another margin or another test (S2 and D7 not worse, where better would not contradict; F1 over characters with
+# twice the margin), settings that are no part of the claim any more (fair controls, and Rand-Single-Ensemble, whose expected
+# score is the mean of the single teachers), and the spread of R6, whose number of pairs was no number of differences.
 OTHER_TEST = {"S2", "S3", "S4", "D4", "D5", "D7"}
 FEWER = {"M1", "R2", "R3", "R5"}
 

@@ -51,7 +51,7 @@ def test_claims_table_is_plain_and_fits():
 
 
 def test_claims_table_shows_brackets_in_names():
-    verdict = Verdict("S1", "inconclusive", effect=1.0, n=3, members=2, decided_by="task [bold]x[/bold]", unit="points")
+    verdict = Verdict("S1", "open", effect=1.0, n=3, members=2, left_out=("task [bold]x[/bold]",), unit="points")
     assert "[bold]x[/bold]" in " ".join(report.claims_table([verdict], width=160).split())
 
 
@@ -73,16 +73,17 @@ def test_markdown_and_json():
     assert [v["claim"] for v in data] == [v.claim for v in verdicts]
     first = next(v for v in data if v["claim"] == "S1")
     assert first["statement"] == papers.load("seed_ensemble").claims[0].statement
-    assert len(first["parts"]) == first["members"]
+    assert len(first["parts"]) == first["members"] == first["passed"]
+    assert (first["verdict"], first["as_stated"]) == ("supported", "holds")
 
 
 def test_a_matrix_has_a_line_per_claim_and_a_column_per_tier():
     verdicts = [Verdict("S1", "supported", tier="demo", members=4, passed=4), Verdict("S2", "not tested"),
-                Verdict("S1", "inconclusive", tier="small", members=4, passed=1)]  # fmt: skip
+                Verdict("S1", "supported", "but below 1 point", tier="small", members=4, passed=1)]  # fmt: skip
     head, _, first, second = report.claims_matrix(verdicts).splitlines()
     assert head == "| claim | the paper says | demo | small |"
     assert first.startswith("| S1 | the worst student")
-    assert first.endswith("| supported (4/4) | inconclusive (1/4) |")
+    assert first.endswith("| supported (4/4) | supported, but below 1 point (1/4) |")
     assert second.endswith("| - | - |")
 
 

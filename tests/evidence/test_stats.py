@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -118,7 +118,8 @@ def plain_two_way(tables, level, resamples, seed):
              for i, size in enumerate([len(tables[0]), *(table.shape[1] for table in tables)])]
     for number in range(resamples):
         rows = drawn[0][number]
-        means.append(sum(np.mean([[table[r][i] for i in items[number]] for r in rows]) for table, items in zip(tables, drawn[1:])))
+        means.append(sum(np.mean([[table[r][i] for i in items[number]] for r in rows])
+                         for table, items in zip(tables, drawn[1:])))
     return tuple(np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
 
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from notebook_names import defined_in
 
 from mtkd import papers
-from mtkd.evidence.verdicts import CONTRADICTED, FAILS, HOLDS, NOT_TESTED, SUPPORTED
+from mtkd.evidence.verdicts import CONTRADICTED, FAILS, NOT_TESTED, SUPPORTED
 from mtkd.papers import (
     domain_expertise,
     domain_expertise_sizes,

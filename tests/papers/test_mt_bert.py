@@ -147,8 +147,8 @@ def test_misprints_quoted_numbers_and_what_figures_say():
 def test_every_claim_holds_where_the_data_say_so():
     found = verdicts(made())
     assert {name: v.verdict for name, v in found.items()} == {f"M{i}": SUPPORTED for i in range(1, 9)}
-    # three baselines (with the same teacher they stand beside); all three against three pairs, three pairs against two members each; 3 losses and 2 orders;
-    # two methods; three teachers, each co-finetuned and alone; two poolers
+    # three baselines (with the same teacher they stand beside); all three against three pairs, three pairs against two members
+    # each; 3 losses and 2 orders; two methods; three teachers, each co-finetuned and alone; two poolers
     members = {"M1": 3, "M2": 3 + 6, "M3": 1, "M4": 1, "M5": 5, "M6": 2, "M7": 2 * 3, "M8": 2}
     assert {name: v.members for name, v in found.items()} == members
     assert found["M3"].effect == pytest.approx(4.0, abs=0.2)

@@ -34,7 +34,7 @@ def row(arm, method="many", pool="", score=0.6, *, kind="student", task=TARGET, 
         "arm": arm, "task": task, "role": "target" if task == TARGET else "transfer", "kind": kind, "method": method,
         "pool": pool, "pool_size": SIZES.get(pool, 1600), "student": student, "layers": layers, "alpha": alpha,
         "variant": variant, "repeat": repeat, "n": 3, "model": student, "metric": metric, "score": score,
-        "metrics": {metric: score} | ({"map": ranked} if ranked else {}), "split": "test", "validation": score, "n_test": 10_000,
+        "metrics": {metric: score} | ({"map": ranked} if ranked else {}), "split": "test", "validation": score, "n_test": 9999,
         "parameters": parameters, "speed": speed if qps else None, "energy_kwh": None, "folder": None,
         "time": {"train_s": 3.0, "score_s": 0.5, "intermediate_s": 1.0, "teachers_s": 10.0},
     }  # fmt: skip
