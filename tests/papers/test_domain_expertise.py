@@ -513,7 +513,7 @@ def test_controls_and_choices_are_paired_over_repeats():
     controls = domain_expertise.exhibit("controls", everything()).content
     line = controls[(controls["task"] == "pydocs/topic") & (controls["control"] == "plain CE, same compute")].iloc[0]
     assert float(line["difference"]) == pytest.approx(8.0, abs=0.2)
-    assert line["repeats"] == 4
+    assert line["repeats"] == 8
     choices = domain_expertise.exhibit("choices", everything()).content.set_index("instead")
     assert float(choices.loc["average logits", "difference"]) == pytest.approx(5.0, abs=0.2)
     assert "our approach, temperature 2" in choices.index

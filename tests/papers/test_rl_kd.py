@@ -498,7 +498,7 @@ def test_tables_put_the_papers_numbers_below_ours():
     assert table4.loc[("paper", "FT", "BERT 6"), "QQP"] == "90.0"
     scores = [r["score"] for r in made() if r["arm"] == "main" and r["method"] == "w"]
     cell = table4.loc[("demo tier", "W-Ensemble", "BERT 1x32"), "pydocs/topic"]
-    assert cell == f"{100 * np.mean(scores):.1f} ± {100 * np.std(scores, ddof=1):.1f} n=6"
+    assert cell == f"{100 * np.mean(scores):.1f} ± {100 * np.std(scores, ddof=1):.1f} n=8"
     ours = [name for source, name, _ in table4.index if source == "demo tier"]
     assert (ours[0], ours[-1], len(ours)) == ("FT", "RL-KD reward 3", 1 + 3 + 6 + 3)
     average = float(table4.loc[("demo tier", "FT", "BERT 1x32"), "AVG."])
@@ -528,7 +528,7 @@ def test_start_controls_and_readings():
     assert float(start.loc[CONTROLS["average_again"], "difference"]) == pytest.approx(-2.0, abs=0.2)
     controls = rl_kd.exhibit("controls", [record(made())]).content
     assert controls["control"].tolist() == ["FT, fewer epochs", *CONTROLS.values()]
-    assert set(controls["repeats"]) == {6}
+    assert set(controls["repeats"]) == {8}
     readings = rl_kd.exhibit("readings", [record(made())]).content.set_index("reading")
     assert set(readings.index) == set(READINGS.values()) - {READINGS["full"]}
     assert float(readings.loc[READINGS["printed"], "difference"]) == pytest.approx(-5.0, abs=0.2)
@@ -559,7 +559,7 @@ def test_summary():
     table = rl_kd.summary([record(made())])
     assert len(table) == 1
     assert "(LR-Dev-Ensemble)" in table.loc[0, "best fixed weighting"]
-    assert table.loc[0, "repeats"] == 6
+    assert table.loc[0, "repeats"] == 8
     ours = [r["score"] for r in made() if r["arm"] == "main" and r["variant"] == "reward_3"]
     assert table.loc[0, "RL-KD reward 3"].startswith(f"{100 * np.mean(ours):.1f}")
 
