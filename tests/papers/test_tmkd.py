@@ -547,7 +547,7 @@ def test_controls_speed_and_summary():
     assert summary[["task", "student"]].to_numpy().tolist() == [[TARGET, "BERT-1"], [TARGET, "Bi-LSTM"], [OTHER, "BERT-1"],
                                                                [OTHER, "Bi-LSTM"]]  # fmt: skip
     assert summary.loc[1, "MKD"] == "n/a"
-    assert summary.loc[0, "repeats"] == 4
+    assert summary.loc[0, "repeats"] == 8
 
 
 def test_names():
