@@ -324,14 +324,14 @@ def test_columns_are_found_by_class_name(made, tmp_path):
     frame = pd.read_csv(path)
     frame[["city", "note", "id", "sea", "farm"]].to_csv(path, index=False) if "note" in frame else frame[
         ["city", "id", "sea", "farm"]].to_csv(path, index=False)
-    ids, values = teachers.read_table(path, ("sea", "farm", "city"))
+    _, ids, values = teachers.read_table(path, ("sea", "farm", "city"))
     assert ids == prepared.data("train").ids
-    assert_close(values, teachers.logits_of(prepared, pool[0], "train"), atol=1e-5, rtol=1e-5)
+    assert_close(torch.from_numpy(values), teachers.logits_of(prepared, pool[0], "train"), atol=1e-5, rtol=1e-5)
 
 
 def test_a_table_for_a_regression_has_one_column_of_any_name(tmp_path):
     pd.DataFrame({"id": ["b", "a"], "predicted": [1.5, 2.5]}).to_csv(tmp_path / "x.csv", index=False)
-    ids, values = teachers.read_table(tmp_path / "x.csv", ())
+    _, ids, values = teachers.read_table(tmp_path / "x.csv", ())
     assert (ids, values.tolist()) == (["b", "a"], [[1.5], [2.5]])
 
 
@@ -344,7 +344,7 @@ def test_bad_tables_are_refused(made, tmp_path):
     with pytest.raises(KitError, match=r"short\.parquet has no logits for sample 'train-0' \(and 1 more\)"):
         distil.distill(prepared, [teachers.teacher_from_table(path)], STUDENT, recipe)
     pd.DataFrame({"name": ["a"], "x": [0.0]}).to_csv(tmp_path / "no_id.csv", index=False)
-    with pytest.raises(KitError, match="no column 'id'; it has name, x"):
+    with pytest.raises(KitError, match="no column 'id' .*; it has name, x"):
         teachers.read_table(tmp_path / "no_id.csv", ("x",))
     pd.DataFrame({"id": ["a"], "x": [np.nan]}).to_csv(tmp_path / "nan.csv", index=False)
     with pytest.raises(KitError, match="not numbers"):
@@ -354,7 +354,7 @@ def test_bad_tables_are_refused(made, tmp_path):
         with pytest.raises(KitError, match="classes are x, y: name its columns like them"):
             teachers.read_table(tmp_path / "names.csv", ("x", "y"))
     pd.DataFrame({"id": ["a"], "logit_0": [1], "logit_1": [2]}).to_csv(tmp_path / "names.csv", index=False)
-    assert teachers.read_table(tmp_path / "names.csv", ("x", "y"))[1].tolist() == [[1.0, 2.0]]
+    assert teachers.read_table(tmp_path / "names.csv", ("x", "y"))[2].tolist() == [[1.0, 2.0]]
     pd.DataFrame({"id": ["a"], "x": ["high"]}).to_csv(tmp_path / "words.csv", index=False)
     with pytest.raises(KitError, match="not numbers"):
         teachers.read_table(tmp_path / "words.csv", ("x",))

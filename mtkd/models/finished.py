@@ -1,13 +1,11 @@
-"""The files of teachers that were made elsewhere: which of them say what a saved model is, and tables of logits."""
+"""Models that were made elsewhere: which files say what one is, and which of its outputs stands for which class of a task."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from mtkd.errors import KitError
 
@@ -32,34 +30,54 @@ def model_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def read_table(path: Path, classes: tuple[str, ...]) -> tuple[list[str], torch.Tensor]:
-    """Ids and logits [n, C] of a Parquet or CSV file with a column `id` and one column per class.
+def order_of(where: str, named: Sequence[str], outputs: int, classes: Sequence[str],
+             label_map: dict[str, str] | None = None) -> tuple[list[int], str]:
+    """Which output of a finished model stands for each class of a task, and what to say of how that was found ("" where
+    nothing was guessed).
 
-    Columns are found by the classes' names, in any order and beside others; where none of them is there, they count in
-    their order, and must be numbered from 0 to C - 1 ("0", "LABEL_0", "logit_0") to show that this order is the classes'.
-    KitError for anything else, and for values that are not finite numbers.
+    where: the model in a sentence; named: its own names of its outputs, () where it has none of its own; label_map: its name
+    of an output, or the output's number -> the class it stands for. Without it outputs are found by name, whatever their
+    order and case; LABEL_1 is class 1. Raises KitError, with the way out, where that leaves a doubt.
     """
-    import pandas as pd
-    import pyarrow as pa
+    own = [str(name).strip() for name in named] or [f"LABEL_{i}" for i in range(outputs)]
+    shown = f"the outputs {', '.join(own)}" if named else f"{outputs} outputs without names" if outputs > 1 else "one output"
+    if not classes:
+        if outputs != 1:
+            raise KitError(f"{where} has {shown}, and the task asks for a number: a teacher of it has one output.")
+        return [0], ""
+    if outputs == 1:
+        raise KitError(f"{where} has one output, a score, and the task has the classes {', '.join(classes)}: give its answers as "
+                       f"a table with the columns id, {', '.join(classes)} (for two classes 0 and the score z), or fine-tune it "
+                       f"with num_labels={len(classes)}.")
+    if label_map:
+        return mapped(where, own, classes, {str(k): str(v) for k, v in label_map.items()}), ""
+    numbers = [int(found[1]) for name in own if (found := re.fullmatch(r"(?i)label_(\d+)", name))]
+    keys, wanted = [name.casefold() for name in own], [name.strip().casefold() for name in classes]
+    if len(set(keys)) == outputs == len(classes) and set(keys) == set(wanted) and len(set(wanted)) == len(wanted):
+        order = [keys.index(name) for name in wanted]
+        same = [own[i] for i in order] == list(classes) and order == sorted(order)
+        return order, "" if same else (f"{where} has its classes in the order {', '.join(own)}: they were brought by name to the "
+                                       f"task's {', '.join(classes)}.")
+    if outputs == len(classes) and sorted(numbers) == list(range(outputs)):
+        order = [numbers.index(i) for i in range(outputs)]
+        return order, (f"{where} does not name its classes ({', '.join(own)}): they were taken by number as the task's "
+                       f"{', '.join(classes)}.")
+    example = {name: c for name, c in zip([next((n for n in own if n.casefold() == w), own[min(i, outputs - 1)])
+                                           for i, w in enumerate(wanted)], classes)}
+    rest = " (outputs that it does not name are left out)" if outputs > len(classes) else ""
+    raise KitError(f"{where} has {shown}, and the task has the classes {', '.join(classes)}: say which is which with a label_map "
+                   f"such as {example}{rest}, or rename them in id2label of its config.json.")
 
-    try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise KitError(f"{path.name} cannot be read as a table of logits: {str(error).splitlines()[0]}.") from error
-    if "id" not in frame:
-        raise KitError(f"{path.name} has no column 'id'; it has {', '.join(map(str, frame.columns))}.")
-    frame, names = frame.rename(columns=str), [str(c) for c in frame.columns if c != "id"]
-    if classes:
-        wanted, numbers = [str(c) for c in classes], [re.search(r"\d*$", name)[0] for name in names]
-        if set(wanted) <= set(names):
-            names = wanted
-        elif numbers != [str(i) for i in range(len(classes))]:
-            raise KitError(f"{path.name} has the columns {', '.join(names)}, and the task's classes are {', '.join(wanted)}: "
-                           f"name its columns like them, or number them from 0 to {len(classes) - 1} in the classes' order.")
-    try:
-        values = frame[names].to_numpy(dtype=np.float32)
-    except (ValueError, TypeError):
-        values = np.array([np.nan])
-    if not np.isfinite(values).all():
-        raise KitError(f"{path.name} holds values that are not numbers.")
-    return [str(i) for i in frame["id"]], torch.from_numpy(values.copy())
+
+def mapped(where: str, own: Sequence[str], classes: Sequence[str], label_map: dict[str, str]) -> list[int]:
+    """The outputs of the classes by a label_map. KitError where it names what is not there, or a class not exactly once."""
+    for name, c in label_map.items():
+        if name not in own and not (name.isdigit() and int(name) < len(own)):
+            raise KitError(f"label_map names {name!r}, which {where} does not have; it has {', '.join(own)}.")
+        if c not in classes:
+            raise KitError(f"label_map gives the class {c!r}, which the task does not have; it has {', '.join(classes)}.")
+    to = {c: name for name, c in label_map.items()}
+    if len(to) < len(label_map) or set(to) != set(classes):
+        raise KitError(f"label_map must give each of the task's classes ({', '.join(classes)}) one output of {where}, and is "
+                       f"{label_map}; outputs to be joined need a table of their summed probabilities.")
+    return [own.index(to[c]) if to[c] in own else int(to[c]) for c in classes]

@@ -72,6 +72,7 @@ class HeadsNetwork(nn.Module):
         return len(self.soft)
 
     hf, shape = property(lambda self: self.base.hf), property(lambda self: self.base.shape)
+    positions, name = property(lambda self: self.base.positions), property(lambda self: self.base.name)
 
     def forward(self, inputs: dict[str, Tensor], want: frozenset[str] = frozenset()) -> Outputs:
         read: list[Tensor] = []
@@ -114,7 +115,7 @@ class Voter(nn.Module):
 
     def __init__(self, network: HeadsNetwork):
         super().__init__()
-        self.network = network
+        self.network, self.positions, self.name = network, network.positions, network.name
 
     def forward(self, inputs: dict[str, Tensor], want: frozenset[str] = frozenset()) -> Outputs:
         out = self.network(inputs, want)
@@ -172,6 +173,23 @@ def renew(network: nn.Module, number: int, outputs: int, *, seed: int, labels: t
     return HeadsNetwork(base, number) if number else base
 
 
+def reorder(network: nn.Module, order: list[int], labels: tuple[str, ...]) -> nn.Module:
+    """The network with its outputs in another order, or fewer of them: output k is what output order[k] was, called
+    labels[k]."""
+    base = getattr(network, "base", network)
+    for layer in (base.get_submodule(golden_path(base)), *getattr(network, "soft", ())):
+        layer.weight = nn.Parameter(layer.weight.detach()[order].clone())
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.bias.detach()[order].clone())
+        layer.out_features = len(order)
+    if hasattr(base, "labels"):
+        base.labels = tuple(labels)
+    if hasattr(base, "hf"):
+        base.hf.num_labels = base.hf.config.num_labels = len(order)
+        base.hf.config.id2label, base.hf.config.label2id = dict(enumerate(labels)), {c: i for i, c in enumerate(labels)}
+    return network
+
+
 def check_heads(network: nn.Module, number: int, outputs: int, labels: tuple[str, ...], name: str) -> None:
     """KitError where a finished model cannot go on as it is: other classes, or another number of soft heads.
 
@@ -190,8 +208,8 @@ def check_heads(network: nn.Module, number: int, outputs: int, labels: tuple[str
 
 
 def classes_of(network: nn.Module) -> tuple[str, ...]:
-    """The names of a network's classes in order, where it has any."""
+    """The names of a network's classes in order; () where it has none, or transformers' own LABEL_0, LABEL_1, ..."""
+    names = tuple(getattr(network, "labels", ()))
     if hasattr(network, "hf"):
-        names = tuple(str(v) for _, v in sorted((network.hf.config.id2label or {}).items()))
-        return () if all(n.startswith("LABEL_") for n in names) else names
-    return tuple(getattr(network, "labels", ()))
+        names = tuple(str(name) for _, name in sorted((network.hf.config.id2label or {}).items()))
+    return () if names == tuple(f"LABEL_{i}" for i in range(len(names))) else names

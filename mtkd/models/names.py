@@ -15,7 +15,7 @@ from mtkd.models.families import from_scratch
 from mtkd.models.grammar import BILSTM, CUT, HEADED, POOLED, RESNET, SCRATCH, core, parse, root, soft_heads
 from mtkd.models.heads import HeadsNetwork, load_heads
 from mtkd.models.networks import ImageNetwork, TextNetwork
-from mtkd.models.pooling import QUERY, PooledNetwork, Pooler, bare, load_pooled
+from mtkd.models.pooling import QUERY, PooledNetwork, Pooler, bare, listed, load_pooled, whole
 from mtkd.models.resnet import CifarResNet
 
 __all__ = ["build", "content", "count_parameters", "load", "load_plain", "root", "soft_heads"]
@@ -92,9 +92,15 @@ def checkpoint(name: str, head: dict) -> transformers.PreTrainedModel:
     """A pre-trained (or fine-tuned) encoder with a classification head, in float32."""
     place = hub.find(name, "model")
     try:
-        return TEXTS.from_pretrained(place, dtype=torch.float32, ignore_mismatched_sizes=True, **head)
+        made, report = TEXTS.from_pretrained(place, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True,
+                                             **head)
     except (OSError, ValueError) as error:
         raise hub.unreachable(error, name) from error
+    # The head is new, and so may the pooler be; a layer or a table of the encoder that is drawn at random is no checkpoint.
+    inner = [key for key in report["missing_keys"] if students.LAYER.search(key) or "embeddings" in key]
+    if inner:
+        raise KitError(f"the weights of {name} do not hold the encoder that its config.json describes: {listed(inner)} missing.")
+    return made
 
 
 def load(folder: Path | str) -> nn.Module:
@@ -113,10 +119,7 @@ def load_plain(folder: Path) -> TextNetwork | PooledNetwork | ImageNetwork:
         return load_pooled(folder)
     if "depth" in (text := (folder / "config.json").read_text(encoding="utf-8")) and '"model_type"' not in text:
         return ImageNetwork(CifarResNet.load(folder))
-    try:
-        return TextNetwork((TOKENS if "ForTokenClassification" in text else TEXTS).from_pretrained(folder, dtype=torch.float32))
-    except (OSError, ValueError) as error:
-        raise KitError(f"{folder} holds no model that transformers can load: {str(error).splitlines()[0]}") from error
+    return TextNetwork(whole(folder, TOKENS if "ForTokenClassification" in text else TEXTS))
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def cls_place(config: transformers.PretrainedConfig) -> int:
     return -1 if config.model_type == "xlnet" else 0
 
 
+def positions(model: nn.Module) -> int | None:
+    """How many tokens a model reads at most, where it has a table of positions; None where positions are relative."""
+    for name, table in model.named_modules():
+        if isinstance(table, nn.Embedding) and re.search(r"(^|\.)(position_embeddings|embed_positions|wpe)$", name):
+            first = getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1  # RoBERTa's way
+            return table.num_embeddings - first
+    return None
+
+
 class EncoderNetwork(nn.Module):
     """What all networks of text share: a transformers model, `body`, that they run, describe and save."""
 
@@ -87,16 +97,28 @@ class EncoderNetwork(nn.Module):
         shape = {"layers": config.num_hidden_layers, "width": config.hidden_size, "heads": config.num_attention_heads}
         return shape | ({"cls": place} if (place := cls_place(config)) else {})
 
+    @property
+    def positions(self) -> int | None:
+        """How many tokens it reads at most; None where nothing limits it."""
+        return positions(self.body)
+
+    @property
+    def name(self) -> str:
+        """What a sentence calls it: its family, and where it was loaded from."""
+        return f"the {self.body.config.model_type} model {self.body.config.name_or_path}".rstrip()
+
     def freeze_embeddings(self) -> None:
         """Stop training the token embeddings of a pre-trained model; random ones (from scratch) have yet to be learned."""
         if not self.body.__dict__.get("mtkd_scratch", False):
             self.body.get_input_embeddings().requires_grad_(False)
 
     def save_body(self, folder: Path, tokenizer=None) -> None:
-        """A folder that plain `transformers` loads: model, config and, if given, tokeniser."""
+        """A folder that plain `transformers` loads: model, config and, if given, tokeniser, which cuts texts where the model
+        ends."""
         self.body.set_attn_implementation(self.body.__dict__.get("mtkd_plain", self.body.config._attn_implementation))
         self.body.save_pretrained(folder)
         if tokenizer is not None:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, self.positions or tokenizer.model_max_length)
             tokenizer.save_pretrained(folder)
 
 

@@ -158,10 +158,7 @@ def load_pooled(folder: Path) -> PooledNetwork:
     head = Path(os.path.normpath(folder / about["head"]))
     if not head.is_file():
         raise KitError(f"the pooler and dense layer of {folder} are missing: there is no {about['head']}.")
-    try:
-        encoder = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise KitError(f"{folder} holds no encoder that transformers can load: {str(error).splitlines()[0]}") from error
+    encoder = whole(folder, transformers.AutoModel, spare="pooler")  # `bare` takes the encoder's own away
     pooler, dense = Pooler(about["pooler"], about["width"], about["query"]), nn.Linear(about["width"], about["outputs"])
     nn.ModuleDict({"pooler": pooler, "dense": dense}).load_state_dict(tensors_load(head))
     adapt = None
@@ -170,3 +167,23 @@ def load_pooled(folder: Path) -> PooledNetwork:
         adapt = nn.Linear(*weight.T.shape, bias=False)
         adapt.load_state_dict({"weight": weight})
     return PooledNetwork(bare(encoder), pooler, dense, adapt, tuple(about["labels"]))
+
+
+def whole(folder: Path, auto, spare: str = "") -> transformers.PreTrainedModel:
+    """A finished model from its folder, in float32. KitError, with their names, where weights are missing or of another size,
+    which transformers would draw at random; but for those whose name has `spare` in it."""
+    try:
+        model, report = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # a damaged file raises whatever its reader does
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise KitError(f"{folder} holds no model that transformers can load: {first}") from error
+    if missing := [key for key in report["missing_keys"] if not spare or spare not in key]:
+        raise KitError(f"the model in {folder} is not whole: its weights lack {listed(missing)}, which would be random numbers. "
+                       "Save the fine-tuned classifier itself there, with save_pretrained.")
+    return model
+
+
+def listed(keys) -> str:
+    """The first names of weights, and how many more there are."""
+    keys = sorted(map(str, keys))
+    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ import tokenizers
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
+from mtkd.data import hub
 from mtkd.data.tasks import Task
 from mtkd.errors import KitError
 from mtkd.store.artifacts import Store
@@ -69,7 +71,31 @@ def scratch_tokenizer(task: Task, vocab: int, store: Store, kind: str = "bert") 
         return {"vocabulary": len(learned)}
 
     spec = {"task": task.fingerprint, "vocab": vocab} | ({} if kind == "bert" else {"kind": kind})
-    return transformers.AutoTokenizer.from_pretrained(store.get("tokenizer", spec, make).folder)
+    return read_tokenizer(store.get("tokenizer", spec, make).folder)
+
+
+def read_tokenizer(place: str | Path) -> transformers.PreTrainedTokenizerBase:
+    """The tokeniser beside a model, in a folder or under a hub id.
+
+    KitError where it is missing (transformers makes one without words, to which every word is unknown), cannot be read, or
+    has no padding token."""
+    try:
+        found = transformers.AutoTokenizer.from_pretrained(place)
+    except Exception as error:  # a damaged file raises whatever its reader does
+        if not os.path.isdir(place):
+            raise hub.unreachable(error, str(place)) from error
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise KitError(f"the tokeniser in the folder {str(place)!r} cannot be read ({first}): save the model's own there "
+                       "again, with tokenizer.save_pretrained.") from error
+    if not found.is_fast:
+        raise KitError(f"the tokeniser of {str(place)!r} has no fast version (tokenizer.json), which the kit needs.")
+    if set(found.get_vocab()) <= set(found.all_special_tokens):
+        raise KitError(f"{str(place)!r} holds no tokeniser: save the one that the model was trained with there, with "
+                       "tokenizer.save_pretrained.")
+    if found.pad_token_id is None:
+        raise KitError(f"the tokeniser of {str(place)!r} has no padding token: give it one (tokenizer.pad_token = "
+                       "tokenizer.eos_token), set the model's config.pad_token_id alike, and save both again.")
+    return found
 
 
 def named(kind: str) -> dict[str, str]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from mtkd.data.files import SUFFIXES
 from mtkd.data.tasks import Task
 from mtkd.errors import KitError
 from mtkd.measure.metrics import compute_metrics, pack_right
@@ -17,12 +19,11 @@ from mtkd.train.prepare import Prepared
 from mtkd.train.teachers import Model
 
 FINISHED = "finished:"  # before a folder: a teacher that is not trained here
-TABLES = (".parquet", ".csv")
 
 
 def is_table(name: str) -> bool:
     """Whether a teacher's name is that of a table of logits."""
-    return name.endswith(TABLES)
+    return name.lower().endswith(SUFFIXES)
 
 
 def is_finished(name: str) -> bool:
@@ -89,6 +90,8 @@ def sound(prepared: Prepared, models: Sequence[Model], weak: str = "stop") -> li
                 f"is no better on validation ({metric} {score:.3f}) than the most frequent class ({least:.3f})")
             rate = model.info.get("lr")
             tried = f" It was trained at the learning rate {rate:g}; {advice(model, rate)}" if rate else ""
+            if not rate and (why := floors.unfit(task, prepared.data("validation"), torch.from_numpy(said))):  # made elsewhere
+                tried = f" It {why}"
             raise KitError(f"the teacher {model.name} {what}, so there is nothing to learn from it.{tried} To go on all the "
                            "same: weak_teachers mark.")
     return list(models)

@@ -71,6 +71,7 @@ def cofinetune(prepared: Prepared, names: list[str], how: CoFinetuned, seed: int
         setting = Setting({}, [], heads=len(names))
         modules, _, _ = matching.prepare_stage(stage, setting)
         joint = {part: JointData([own.data(part) for own in inputs]) for part in ("train", "validation")}
+        outputs.check_lengths(network, *joint.values())
 
         def validate(candidate) -> float:
             return metrics(prepared, "validation", outputs.evaluate_logits(candidate, joint["validation"], device))[task.metric]

@@ -139,6 +139,7 @@ def train_stage(prepared: Prepared, teachers: Sequence[Model], name: str, recipe
     if models.soft_heads(name):
         network.predictor = predictor
     data = prepared.data(split)
+    outputs.check_lengths(network, data, prepared.data("validation"), prepared.data("test"))
     setting = Setting(network.shape, [t.shape for t in teachers], task.regression,
                             task.regression or bool((data.labels >= 0).any()), models.soft_heads(name))
     for later in recipe.stages[recipe.stages.index(stage) + 1:]:  # a stage that cannot work is refused before this one

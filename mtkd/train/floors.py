@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from mtkd.data.tasks import Split, Task
 from mtkd.measure.metrics import compute_metrics
 from mtkd.store.artifacts import tensors_load, tensors_save
+from mtkd.tokens.batches import ImageData, TextData
 from mtkd.train import outputs
 from mtkd.train.prepare import Prepared
 
@@ -30,6 +32,27 @@ def majority(task: Task) -> dict[str, np.ndarray]:
     else:
         answer = np.bincount(labels[labels >= 0], minlength=task.outputs) / max(1, (labels >= 0).sum())
     return {part: np.tile(answer, (len(task.splits[part]), 1)) for part in PARTS}
+
+
+def unfit(task: Task, data: TextData | ImageData, logits: torch.Tensor) -> str:
+    """Why logits [rows, C] of a labelled split can teach nobody, for a sentence: they are right in no more rows than the most
+    frequent class would be. "" where they are better, or nothing is labelled."""
+    labels = np.repeat(data.labels, getattr(data, "views", 1))
+    known = labels >= 0
+    if task.regression or not known.any():
+        return ""
+    labels, said = labels[known], logits.numpy().argmax(-1)[known]
+    right, least = float((said == labels).mean()), np.bincount(labels).max() / len(labels)
+    if right > least:
+        return ""
+    counts = np.zeros((task.outputs, task.outputs), dtype=np.int64)
+    np.add.at(counts, (said, labels), 1)
+    outputs_, classes = linear_sum_assignment(counts, maximize=True)
+    best, hint = counts[outputs_, classes].sum() / len(labels), ""
+    if best > max(least, right):
+        meant = ", ".join(f"output {o} as {task.classes[c]}" for o, c in zip(outputs_, classes))
+        hint = f" With {meant} it would be right in {best:.1%}: look at the order of its classes (label_map)."
+    return f"is right in {right:.1%}, no more than the most frequent class ({least:.1%}).{hint}"
 
 
 def linear(task: Task) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mtkd.errors import KitError
 from mtkd.rules.registry import Needs, TeacherBatch
 from mtkd.tokens import align as alignment
-from mtkd.tokens.batches import Batch, ImageData, TextData, iterate
+from mtkd.tokens.batches import Batch, ImageData, JointData, TextData, iterate
 
 SCORING_BATCH = 64
 
@@ -45,9 +45,21 @@ class Other:
     matrix: sparse.csr_matrix
 
 
+def check_lengths(network: nn.Module, *splits: TextData | ImageData | JointData) -> None:
+    """KitError where a text has more tokens than the network has positions for."""
+    for data in splits:
+        if isinstance(data, JointData):
+            for number, part in enumerate(data.parts):
+                check_lengths(network.member(number), part)
+        elif (most := getattr(network, "positions", None)) and (longest := int(data.lengths.max())) > most:
+            raise KitError(f"a text has {longest} tokens and {network.name} reads at most {most}: set max_length to {most}, or "
+                           "take a model that reads more.")
+
+
 def evaluate_logits(network: nn.Module, data: TextData | ImageData, device: torch.device, view: int = 0) -> Tensor:
     """Logits [n, C] of a network in eval mode, in the data's own order, or of every token [tokens, C] where the network
     labels tokens; float32 on the CPU."""
+    check_lengths(network, data)
     network.to(device).eval()
     found: Tensor | None = None
     with torch.inference_mode():
@@ -79,6 +91,7 @@ def packed_bytes(data: TextData, needs: Needs, shape: dict[str, int]) -> int:
 
 def pack_states(network: nn.Module, data: TextData, needs: Needs, device: torch.device) -> dict[str, Tensor]:
     """Run a teacher once over a split and keep its inner states packed; {"hidden": ..., "attention": ...}."""
+    check_lengths(network, data)
     network.to(device).eval()
     c = network.shape
     lengths = data.lengths

@@ -21,6 +21,7 @@ from mtkd.measure.meter import Meter
 from mtkd.tokens.batches import OPEN, Batch, Pooled
 from mtkd.train import loop as train
 from mtkd.train import outputs
+from mtkd.train.tables import as_logits, header, layout
 
 if TYPE_CHECKING:
     from mtkd.train.prepare import Prepared
@@ -71,7 +72,10 @@ def table(teacher: Model, classes: tuple[str, ...], data: Pooled) -> Callable[[i
     """A function that reads a shard's logits [rows, C] from a table with a column `id` and one per class. The table is read
     forward, so its rows must be in the pool's order; rows beyond the pool's are left alone."""
     path = Path(teacher.info["table"])
-    cursor = Cursor([path], ("id", *classes))
+    plan = layout(header(path), classes, path.name)
+    if plan.keys != ("id",):
+        raise KitError(f"the table {path.name} has no column 'id', by which the rows of a pool are found.")
+    cursor = Cursor([path], ("id", *plan.answers))
 
     def say(number: int) -> np.ndarray:
         start, stop = data.ends[number:number + 2].tolist()
@@ -82,13 +86,7 @@ def table(teacher: Model, classes: tuple[str, ...], data: Pooled) -> Callable[[i
             if row[0] is None or str(row[0]) != known:
                 raise KitError(f"the table {path.name} has the id {row[0]!r} in row {at:,} where the pool has {known!r}; a "
                                "table for a pool must be in the pool's order.")
-        try:
-            values = np.array([row[1:-1] for row in rows], dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise KitError(f"the table {path.name} holds values that are not numbers: {error}.") from error
-        if not np.isfinite(values).all():
-            raise KitError(f"{path.name} holds values that are not numbers.")
-        return values
+        return as_logits([row[1:-1] for row in rows], plan, classes, path.name)
 
     return say
 

@@ -22,7 +22,7 @@ from mtkd.store.artifacts import Store
 from mtkd.store.files import content_hash, text_hash
 from mtkd.tokens import align, augment
 from mtkd.tokens.batches import ImageData, TextData, encode
-from mtkd.tokens.vocabulary import scratch_tokenizer, special_ids
+from mtkd.tokens.vocabulary import read_tokenizer, scratch_tokenizer, special_ids
 
 if TYPE_CHECKING:
     from mtkd.tokens.pool import Pool
@@ -148,8 +148,7 @@ class Prepared:
         if key[1] == self.fingerprint:
             return self
         if key not in self._cache:
-            tokenizer = tokenizer_of(self, other) if isinstance(other, str) else (
-                transformers.AutoTokenizer.from_pretrained(other.folder))
+            tokenizer = tokenizer_of(self, other) if isinstance(other, str) else read_tokenizer(other.folder)
             found = self._reading(self.task, tokenizer)
             self._cache[key] = self._cache.setdefault(("of", found.fingerprint), found)
         found = self._cache[key]
@@ -231,12 +230,10 @@ def tokenizer_of(prepared: Prepared, model: str) -> transformers.PreTrainedToken
         raise KitError(f"{model!r} cannot read the task {task.name}, which holds {holds}.")
     if task.kind == "image":
         return None
-    source = root(model)
-    if source is None:
+    if (source := root(model)) is None:
         size = vocabulary_size(model, prepared.vocab_size)
-        return scratch_tokenizer(task, size, prepared.store, tokenizer_kind(model))
-    place = hub.find(source, "model")
-    try:
-        return transformers.AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError) as error:
-        raise hub.unreachable(error, source) from error
+        found = scratch_tokenizer(task, size, prepared.store, tokenizer_kind(model))
+    else:
+        found = read_tokenizer(hub.find(source, "model"))
+    found.model_max_length = prepared.max_length  # what a saved student cuts texts to, in plain transformers too
+    return found

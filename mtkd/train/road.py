@@ -19,6 +19,7 @@ from mtkd.rules.registry import Rule, Term, find
 from mtkd.rules.selection import Selection, following
 from mtkd.store.artifacts import tally
 from mtkd.train import distil as stages
+from mtkd.train.answers import sound
 from mtkd.train.prepare import Prepared, prepare
 from mtkd.train.recipes import Optimisation, Recipe, Stage
 from mtkd.train.teachers import Model
@@ -52,14 +53,17 @@ def finetune(task: Task | Prepared, name: str, seeds: Iterable[int] = (0,), opti
     return stages.finetune(_prepared(task, name), name, seeds, optimisation or Optimisation())
 
 
-def distil(task: Task | Prepared, teachers: Sequence[Model], student: str, how: Recipe, seed: int = 0) -> Model:
+def distil(task: Task | Prepared, teachers: Sequence[Model], student: str, how: Recipe, seed: int = 0,
+           weak_teachers: str = "stop") -> Model:
     """A student by a recipe, from the store or trained now; one line says which, and why it was trained anew.
 
     task: as `load_task` gives it, or prepared for a model's tokeniser; teachers: finished models (`finetune`,
-    mtkd.train.teachers); student: a model by name. Raises KitError before any training where a term cannot work.
+    mtkd.train.teachers); student: a model by name. Raises KitError before any training where a term cannot work, and where a
+    teacher is no better on validation than the most frequent class, unless weak_teachers is "mark".
     """
     tally(forget=True)
-    made = stages.distill(_prepared(task, student), teachers, student, how, seed)
+    prepared = _prepared(task, student)
+    made = stages.distill(prepared, sound(prepared, teachers, weak_teachers), student, how, seed)
     print(f"{student} by {how.name}: {tally().partition(': ')[2]}")
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -9,20 +10,23 @@ from pathlib import Path
 
 import torch
 
+from mtkd.data.splits import content_hash as content_key
 from mtkd.errors import KitError
 from mtkd.measure.meter import Meter
 from mtkd.models import heads
 from mtkd.models import names as models
-from mtkd.models.finished import model_files, read_table
+from mtkd.models.finished import model_files, order_of
 from mtkd.rules.matching import hears
 from mtkd.store.artifacts import tensors_load, tensors_save
 from mtkd.store.files import canonical, content_hash, text_hash
 from mtkd.tokens import align
+from mtkd.tokens.vocabulary import read_tokenizer
+from mtkd.train import floors, outputs, poolscores
 from mtkd.train import loop as train
-from mtkd.train import outputs, poolscores
 from mtkd.train.prepare import Prepared
 from mtkd.train.recipes import Recipe, Stage
 from mtkd.train.representation import represent
+from mtkd.train.tables import read_table
 
 STATES_BUDGET = 1 << 30  # bytes of packed inner states per teacher and split; above it the teacher runs along
 
@@ -54,7 +58,9 @@ class Model:
         return self.info.get("shape", {})
 
     def network(self):
-        return models.load(self.folder)
+        """The network, with its outputs in the order of the task's classes."""
+        network = models.load(self.folder)
+        return heads.reorder(network, self.info["order"], self.info["classes"]) if "order" in self.info else network
 
     def answering(self):
         """The network as it answers when it is asked: by the vote of its heads where its recipe's predictor says so."""
@@ -92,6 +98,8 @@ def gather(prepared: Prepared, teachers: Sequence[Model], recipe: Recipe, stage:
         states = {t: states_of(prepared, teachers[t], split, n) for t, n in needs.items()}
         return outputs.StoredOutputs(data, logits, states, seen, features)
     networks = [teachers[t].network() if t in needs else None for t in range(len(teachers))]
+    for t in needs:
+        outputs.check_lengths(networks[t], prepared.of(teachers[t]).data(split))
     others = {t: outputs.Other(prepared.of(teachers[t]).data(split), matrix) for t in needs
               if (matrix := alignment(prepared, teachers[t], split)) is not None}
     return outputs.LiveOutputs(networks, needs, device, outputs.StoredOutputs(data, logits, None, seen, features),
@@ -122,6 +130,8 @@ def gather_streamed(prepared: Prepared, teachers: Sequence[Model], recipe: Recip
     if not needs:
         return logits
     networks = [teachers[t].network() if t in needs else None for t in range(len(teachers))]
+    for t in needs:
+        outputs.check_lengths(networks[t], data)
     return outputs.LiveOutputs(networks, needs, device, logits, data)
 
 
@@ -154,7 +164,11 @@ def logits_of(prepared: Prepared, teacher: Model, split: str) -> torch.Tensor:
         raise KitError(f"{split!r} is a pool, which is read shard by shard: its logits cannot be had at once.")
     path = score(prepared, teacher, split).folder / "logits.safetensors"
     if prepared.task.kind != "span":
-        return _read_logits(path, tuple(prepared.data(split).row_ids))
+        data = prepared.data(split)
+        logits = _read_logits(path, tuple(data.row_ids))
+        if "seconds" not in teacher.info and (why := floors.unfit(prepared.task, data, logits)):  # not trained here
+            warnings.warn(f"the teacher {teacher.name} {why} (on {split})", stacklevel=2)
+        return logits
     logits, matrix = tensors_load(path)["logits"], alignment(prepared, teacher, split)
     return logits if matrix is None else align.apply(matrix, logits)
 
@@ -176,9 +190,13 @@ def score(prepared: Prepared, teacher: Model, split: str):
         if teacher.info.get("table"):
             if prepared.task.kind == "span":
                 raise KitError("a table of logits has one row per sample, and a span task needs one per token.")
-            logits = outputs.align(data.row_ids, *read_table(Path(teacher.info["table"]), prepared.task.classes),
-                                   f"the table {Path(teacher.info['table']).name}")
-            record = {"seconds": 0.0}
+            path = Path(teacher.info["table"])
+            with warnings.catch_warnings(record=True) as said:  # kept, to be said again when the logits come from the store
+                warnings.simplefilter("always")
+                by_text, ids, values = read_table(path, prepared.task.classes)
+            rows = [content_key(*row) for row in prepared.texts(split).inputs] if by_text else data.row_ids
+            logits = outputs.align(rows, ids, torch.from_numpy(values), f"the table {path.name}")
+            record = {"seconds": 0.0, "said": [str(one.message) for one in said]}
         else:
             network = teacher.answering().to(device)
             with Meter(device) as meter:
@@ -191,7 +209,10 @@ def score(prepared: Prepared, teacher: Model, split: str):
         tensors_save(folder / "logits.safetensors", {"logits": logits, "ids": outputs.ids_tensor(data.row_ids)})
         return record
 
-    return prepared.store.get("logits", {"teacher": teacher.key, "data": own.spec(split)}, make)
+    made = prepared.store.get("logits", {"teacher": teacher.key, "data": own.spec(split)}, make)
+    for words in made.info.get("said", ()):
+        warnings.warn(words, stacklevel=2)
+    return made
 
 
 def states_of(prepared: Prepared, teacher: Model, split: str, needs: outputs.Needs) -> outputs.Packed:
@@ -219,32 +240,41 @@ def states_of(prepared: Prepared, teacher: Model, split: str, needs: outputs.Nee
 # --- teachers of your own -----------------------------------------------------------------------------------------------
 
 
-def teacher_from_folder(prepared: Prepared, folder: str | Path) -> Model:
+def teacher_from_folder(prepared: Prepared, folder: str | Path, label_map: dict[str, str] | None = None) -> Model:
     """A classifier fine-tuned elsewhere, saved with plain transformers (model and tokeniser in one folder).
 
-    Its outputs must be in the order of the task's classes; where its config names them, that is checked. Its key is made of
-    all that can change what it says (see `model_files`).
-    """
-    import transformers
+    Its outputs are brought to the order of the task's classes by their names in its config; label_map says which output (its
+    name or number) stands for which class where names do not, and leaves out outputs that it does not name. What had to be
+    guessed is said in a warning. Its key is made of all that can change what it says (see `model_files`).
 
+    Raises KitError, with the way out, for a folder without the whole model (an encoder alone, say) or its tokeniser, and for
+    outputs that cannot be told apart.
+    """
     files = model_files(folder := Path(folder))
-    network = models.load(folder)
-    wanted, named = prepared.task.classes, getattr(network, "hf", None) and network.hf.config.id2label
-    if named and wanted and not all(str(v).startswith("LABEL_") for v in named.values()):
-        there = tuple(str(named[i]) for i in sorted(named))
-        if there != tuple(wanted):
-            raise KitError(f"the teacher in {folder} has the classes {list(there)} and the task has {list(wanted)}.")
+    network, where = models.load(folder), f"the teacher in {folder}"
+    base, classes = getattr(network, "base", network), prepared.task.classes
+    outputs = base.get_submodule(heads.golden_path(base)).out_features
+    order, said = order_of(where, heads.classes_of(base), outputs, classes, label_map)
+    if said:
+        warnings.warn(said, stacklevel=2)
+    if getattr(getattr(base, "hf", None), "config", None) and base.hf.config.problem_type == "multi_label_classification":
+        warnings.warn(f"{where} was trained to give several labels at once: its outputs are taken as logits of one label.",
+                      stacklevel=2)
     own = None
     if network.kind == "text":
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        tokenizer, rows = read_tokenizer(folder), base.body.get_input_embeddings().num_embeddings
+        if max(tokenizer.get_vocab().values()) >= rows:
+            raise KitError(f"{where} has {rows:,} embeddings and a tokeniser of {len(tokenizer):,} tokens: the tokeniser is "
+                           "another model's.")
         own = Prepared(prepared.task, prepared.store, tokenizer, prepared.max_length).fingerprint
-    digest = text_hash(canonical([(name, content_hash(path)) for name, path in files.items()] + [("input", own)]))
-    return Model(folder, folder.name, digest, {"shape": network.shape, "input": own,
-                                               "parameters": models.count_parameters(network)})
+    moved = {} if order == list(range(outputs)) else {"order": order, "classes": list(classes)}
+    parts = [(name, content_hash(path)) for name, path in files.items()] + [("input", own)] + list(moved.items())
+    return Model(folder, folder.name, text_hash(canonical(parts)), {
+        "shape": network.shape, "input": own, "parameters": models.count_parameters(network), **moved})
 
 
 def teacher_from_table(path: str | Path) -> Model:
-    """Already computed logits: a Parquet or CSV file with a column `id` and one column per class, in class order."""
+    """A teacher that is a file: logits, probabilities or bare answers by sample, see mtkd/train/tables.py."""
     path = Path(path)
     if not path.is_file():
         raise KitError(f"there is no table of logits at {path}.")
