@@ -10,6 +10,7 @@ from seed_rows import everything, made, record
 from mtkd import papers, report
 from mtkd.errors import KitError
 from mtkd.evidence.verdicts import Verdict
+from mtkd.report_page import write_report
 
 
 def write(folder, content):
@@ -62,13 +63,10 @@ def test_numbers_for_people():
     assert report.p_value(0.0001) == "p < 0.001"
 
 
-def test_markdown_and_json():
+def test_claims_as_json():
     verdicts = report.all_verdicts([record(made())])
-    text = report.claims_markdown(verdicts)
     working = [claim.id for claim in papers.all_claims() if papers.module(claim.paper)]
     assert sorted(v.claim for v in verdicts) == sorted(working)
-    assert len(text.splitlines()) == 2 + len(working)
-    assert len({line.count("|") for line in text.splitlines()}) == 1
     data = json.loads(report.claims_json(verdicts))
     assert [v["claim"] for v in data] == [v.claim for v in verdicts]
     first = next(v for v in data if v["claim"] == "S1")
@@ -89,9 +87,12 @@ def test_a_matrix_has_a_line_per_claim_and_a_column_per_tier():
 
 def test_the_details_page_has_every_verdict_and_run(tmp_path):
     records = everything()
-    report.write_report(records, tmp_path)
+    write_report(records, tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert all(f"| {verdict.claim} |" in text for verdict in report.all_verdicts(records))
+    found = report.all_verdicts(records)
+    assert all(f"| {verdict.claim} |" in text for verdict in found)
+    assert f"{sum(v.verdict == 'supported' for v in found)} supported" in text
+    assert all(line.count("|") == 8 for line in text.splitlines() if line.startswith("| S"))
     assert all(r["run"] in text for r in records)
 
 
@@ -115,7 +116,7 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("records", [[], everything()], ids=["empty", "full"])
 def test_page_is_whole_and_self_contained(tmp_path, records):
-    path = report.write_report(records, tmp_path / "out")
+    path = write_report(records, tmp_path / "out")
     text = path.read_text()
     page = Page()
     page.feed(text)
@@ -125,7 +126,7 @@ def test_page_is_whole_and_self_contained(tmp_path, records):
     assert all(ref.startswith(("data:image/png;base64,", "#")) for ref in page.references)
     assert {ref[1:] for ref in page.references if ref.startswith("#")} <= set(page.ids)
     assert text.count("data:image/png") == (6 if records else 0)
-    assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == (6 if records else 0)
+    assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == (7 if records else 0)
     for name in ("mt_bert", "rl_kd", "tmkd", "domain_expertise"):
         assert papers.load(name).title.replace("'", "&#39;") in text
     said = json.loads((tmp_path / "out" / "claims.json").read_text())
@@ -136,7 +137,7 @@ def test_page_is_whole_and_self_contained(tmp_path, records):
 def test_page_escapes_what_records_say(tmp_path):
     hostile = record(made(3)) | {"run": "<script>alert(1)</script>"}
     hostile["provenance"] = {"command": "<b>x</b>", "hardware": {"cpu": "<i>cpu</i>"}}
-    text = report.write_report([hostile], tmp_path).read_text()
+    text = write_report([hostile], tmp_path).read_text()
     for raw in ("<script>", "<b>x</b>", "<i>cpu</i>"):
         assert raw not in text
     assert "&lt;b&gt;x&lt;/b&gt;" in text
