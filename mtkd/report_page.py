@@ -29,8 +29,8 @@ from mtkd.report import (
     statement,
 )  # fmt: skip
 
-WORDS = {verdicts.SUPPORTED: "#12703c", verdicts.CONTRADICTED: "#a8201a", verdicts.NO_EFFECT: "#0b5cad", verdicts.OPEN: "#8a5c00",
-         verdicts.NOT_TESTABLE: "#56606a", verdicts.NOT_TESTED: "#56606a"}  # in the order in which they are counted
+WORDS = {verdicts.SUPPORTED: "#12703c", verdicts.CONTRADICTED: "#a8201a", verdicts.NO_EFFECT: "#0b5cad",
+         verdicts.OPEN: "#8a5c00", verdicts.NOT_TESTABLE: "#56606a", verdicts.NOT_TESTED: "#56606a"}  # in the order of counts
 DECIDED = (verdicts.SUPPORTED, verdicts.CONTRADICTED, verdicts.NO_EFFECT)
 SECTIONS = {"easy": "What was easy", "hard": "What was hard", "open": "What the authors left open"}
 
@@ -83,8 +83,9 @@ def study(records: list[dict], found: list[Verdict], exhibits: dict[str, Exhibit
         mine = {claim.id: [v for v in found if v.claim == claim.id] for claim in data.claims}
         claims = [{"id": claim.id, "statement": claim.statement, "verdicts": mine[claim.id],
                    "printed": next((v.printed for v in mine[claim.id]), ())} for claim in data.claims]
-        table = [{"claim": v.claim, "the paper says": statement(v.claim), "tier": v.tier, "on average": v.words, "here": outcome(v),
-                  "the paper prints": printed(v), "as stated": stated(v)} for each in mine.values() for v in each]
+        table = [{"claim": v.claim, "the paper says": statement(v.claim), "tier": v.tier, "on average": v.words,
+                  "here": outcome(v), "the paper prints": printed(v), "as stated": stated(v)}
+                 for each in mine.values() for v in each]
         texts = papers.raw(name).get("study", {})
         own = [record for record in records if record["paper"] == name]
         working.append({"data": data, "exhibits": ours, "claims": claims, "table": pd.DataFrame(table),
@@ -153,16 +154,16 @@ def method(records: list[dict], found: list[Verdict]) -> list[str]:
     needed = [v for v in found if v.needed]
     return [
         *lines,
-        "A replicate draws a new training set and new seeds; the test set stays. Both sides of a comparison share data and seeds, "
-        "so all tests are paired. Epochs are chosen on validation data.",
+        "A replicate draws a new training set and new seeds; the test set stays. Both sides of a comparison share data and "
+        "seeds, so all tests are paired. Epochs are chosen on validation data.",
         "On average: per replicate, the mean over the settings that the paper's sentence names, then one paired test over "
-        f"replicates, of which there must be {verdicts.MIN_REPLICATES}. From {verdicts.TWO_WAY_FROM} replicates on a bootstrap over "
-        "replicates and test items stands beside Student's interval, and the wider one counts. The p values of a tier are corrected "
-        f"by Holm's method over the {papers.FAMILY} claims. Where the teachers are not clearly above the student that was not "
-        "distilled, nothing can be shown and the claim is not testable there.",
+        f"replicates, of which there must be {verdicts.MIN_REPLICATES}. From {verdicts.TWO_WAY_FROM} replicates, a bootstrap "
+        "over replicates and test items stands beside Student's interval, and the wider one counts. The p values of a tier "
+        f"are corrected by Holm's method over the {papers.FAMILY} claims. Where the teachers are not clearly above the "
+        "student that was not distilled, nothing can be shown and the claim is not testable there.",
         "As stated: the sentence as the paper has it, for every setting. It holds if each setting passes by itself.",
         *([f"{len(needed)} verdicts would need more replicates, as each says."] if needed else []),
-    ]  # fmt: skip
+    ]
 
 
 def floor_exhibit(paper: str, records: list[dict]) -> Exhibit:

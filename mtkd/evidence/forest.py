@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 REACH = 5.0  # where an axis ends, in smallest effects of interest; what lies beyond is drawn at the edge
 
+NOWHERE = (math.nan, math.nan)  # the interval of one replicate
+
 
 @dataclass(frozen=True)
 class Strip:
@@ -63,8 +65,8 @@ def _signed(value: float) -> str:
 def of_claims(verdicts: Iterable[Verdict], yours: Iterable[Verdict] = ()) -> list[Strip]:
     """One strip per claim that has an effect. yours: verdicts of the reader's own run, whose effects are marked."""
     mine = {(v.claim, v.tier): v.effect for v in yours}
-    return [Strip(v.claim, v.effect, *v.interval, v.delta, v.unit, verdict=v.verdict, n=v.n, yours=mine.get((v.claim, v.tier)))
-            for v in verdicts if v.effect is not None and v.delta]
+    return [Strip(v.claim, v.effect, *(v.interval or NOWHERE), v.delta, v.unit, verdict=v.verdict, n=v.n,
+                  yours=mine.get((v.claim, v.tier))) for v in verdicts if v.effect is not None and v.delta]
 
 
 def of_claim(verdict: Verdict) -> list[Strip]:
@@ -80,7 +82,7 @@ def of_claim(verdict: Verdict) -> list[Strip]:
                 label = entry["label"]
                 if kind == "mean":
                     label = entry["part"] or (f"on average, {entry['test']}" if len(entries) > 1 else "on average")
-                found.append(Strip(label, entry["effect"], *entry["interval"], delta, entry["unit"], kind, n=entry["n"]))
+                found.append(Strip(label, entry["effect"], *(entry["interval"] or NOWHERE), delta, entry["unit"], kind, n=entry["n"]))
     if verdict.printed and verdict.delta:
         values = [setting["difference"] for setting in verdict.printed]
         label = f"the paper's own tables, {len(values)} settings"
@@ -101,16 +103,18 @@ def lines(strips: Sequence[Strip], width: int = 100) -> list[str]:
     room = max(21, min(61, width - name - number - 24) // 2 * 2 - 1)
     drawn = []
     for s in strips:
-        place = [round(s.at(value) * (room - 1)) for value in (-s.delta, s.delta, s.low, s.high, s.effect, 0.0)]
-        cells = ["░" if place[0] <= i <= place[1] else " " for i in range(room)]
+        def at(value: float, s: Strip = s) -> int:
+            return round(s.at(value) * (room - 1))
+
+        cells = ["░" if at(-s.delta) <= i <= at(s.delta) else " " for i in range(room)]
         if math.isfinite(s.low + s.high):
-            cells[place[2]:place[3] + 1] = "─" * (place[3] + 1 - place[2])
-            cells[place[2]] = "├" if s.low >= -REACH * s.delta else "◂"
-            cells[place[3]] = "┤" if s.high <= REACH * s.delta else "▸"
-        cells[place[4]] = "●"
+            cells[at(s.low):at(s.high) + 1] = "─" * (at(s.high) + 1 - at(s.low))
+            cells[at(s.low)] = "├" if s.low >= -REACH * s.delta else "◂"
+            cells[at(s.high)] = "┤" if s.high <= REACH * s.delta else "▸"
+        cells[at(s.effect)] = "●"
         mark = ""
         if s.yours is not None:
-            cells[round(s.at(s.yours) * (room - 1))] = "×"
+            cells[at(s.yours)] = "×"
             mark = f"; yours {_signed(s.yours)}"
         drawn.append(f"{s.label:<{name}}  {''.join(cells)}  {s.words:<{number}}  {s.verdict}{mark}".rstrip())
     axis = [" "] * room
