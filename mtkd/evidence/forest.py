@@ -82,7 +82,8 @@ def of_claim(verdict: Verdict) -> list[Strip]:
                 label = entry["label"]
                 if kind == "mean":
                     label = entry["part"] or (f"on average, {entry['test']}" if len(entries) > 1 else "on average")
-                found.append(Strip(label, entry["effect"], *(entry["interval"] or NOWHERE), delta, entry["unit"], kind, n=entry["n"]))
+                interval = entry["interval"] or NOWHERE
+                found.append(Strip(label, entry["effect"], *interval, delta, entry["unit"], kind, n=entry["n"]))
     if verdict.printed and verdict.delta:
         values = [setting["difference"] for setting in verdict.printed]
         label = f"the paper's own tables, {len(values)} settings"
@@ -91,8 +92,8 @@ def of_claim(verdict: Verdict) -> list[Strip]:
 
 
 def lines(strips: Sequence[Strip], width: int = 100) -> list[str]:
-    """The picture in text, one line a strip and one for the axis: ├──●──┤ for interval and mean, × for yours, ░ for what does
-    not matter.
+    """The picture in text, one line a strip and one for the axis: ├──●──┤ for interval and mean, × for yours, ░ for what
+    does not matter.
 
     >>> print(lines([Strip("S1", 0.5, 0.2, 0.8, 1.0, "points", verdict="no relevant effect")], 72)[0])
     S1            ░░├●┤            +0.50 [+0.20, +0.80]  no relevant effect
