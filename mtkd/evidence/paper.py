@@ -105,15 +105,18 @@ class Paper:
         return self.derive(rows_frame(self.rows, records, every))
 
     def data_frame(self, records: list[dict]) -> pd.DataFrame:
-        """The records' rows about data: task, split, samples ... and tier; one per tier, task and split."""
+        """The records' rows about data: task, split, samples ... and tier; one per tier, task and split, that with most samples,
+        since others may have kept a part of the data only."""
         rows = [row | {"tier": record.get("tier", "")} for record in records if record.get("paper") == self.name
                 for row in record.get("data", [])]
-        return pd.DataFrame(rows).drop_duplicates(["tier", "task", "split"]) if rows else pd.DataFrame()
+        found = pd.DataFrame(rows, columns=None if rows else ["tier", "task", "split", "samples"])
+        largest = found.sort_values("samples", ascending=False, kind="stable").drop_duplicates(["tier", "task", "split"])
+        return largest.sort_index()
 
     def printed_task(self, task: str) -> str | None:
         """The paper's name for a task of its own data ("glue/sst2" gives "SST-2"); None for any other."""
         names = self.data.get("tasks", {})
-        own = names.get(plain_name(task))
+        own = names.get(task) or names.get(plain_name(task))
         return own or next((name for start, name in names.items() if start.endswith("/") and task.startswith(start)), None)
 
     def task(self, task: str) -> str:

@@ -7,14 +7,9 @@ from notebook_names import defined_in
 
 from mtkd import papers
 from mtkd.evidence.verdicts import CONTRADICTED, FAILS, NOT_TESTED, SUPPORTED
-from mtkd.papers import (
-    domain_expertise,
-    domain_expertise_sizes,
-    domain_expertise_tables,
-    published_value,
-)
+from mtkd.papers import domain_expertise, domain_expertise_tables, published_value
 from mtkd.papers.domain_expertise import published_differences
-from mtkd.papers.domain_expertise_tables import METHODS, PER_CLASS, PRINTED, ROLES, STUDENTS, class_of, for_data_set, roles
+from mtkd.papers.domain_expertise_tables import METHODS, PER_CLASS, PRINTED, ROLES, STUDENTS, for_data_set, roles
 
 PAPER = "domain_expertise"
 CELLS = defined_in(PAPER)
@@ -106,7 +101,7 @@ def test_labels_of_table_5_6_are_exchanged():
         values = [published_value(PAPER, "table5_6", printed, PRINTED[key]) for key in (*ROLES, *STUDENTS.values())]
         fits[printed] = {name for name, n in CELLS.COUNTS.items() if all(CELLS.printable(v, n) for v in values)}
     assert fits == {"Sadness": {"anger"}, "Joy": {"joy", "anger"}, "Anger": {"optimism"}, "Optimism": {"sadness"}}
-    assert {p: class_of("Twitter-Emotion", p) for p in fits} == {
+    assert papers.raw(PAPER)["exhibits"]["table5_6"]["relabelled"] == {
         "Sadness": "anger", "Joy": "joy", "Anger": "optimism", "Optimism": "sadness"}
     listed = {m["where"]: m for m in papers.load(PAPER).misprints}
     assert listed["Table 5.6"]["expected"] == "anger, joy, optimism, sadness"
@@ -441,7 +436,7 @@ def test_span_tables():
     assert list(listed[listed["source"] == "thesis"]["thesis's F1"]) == ["74", "80", "82", "83", "88"]
     names = {"google-bert/bert-base-uncased": "BERT-Base-Uncased", "microsoft/deberta-v3-large": "deberta-v3-large",
              "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract": "biomednlp-pubmedbert-base-uncased"}
-    assert {hub: domain_expertise_sizes.NBME_MODELS[domain_expertise_sizes.short(hub)] for hub in names} == names
+    assert {hub: domain_expertise_tables.NBME_MODELS[domain_expertise_tables.short(hub)] for hub in names} == names
 
 
 def test_table_5_11_has_the_theses_numbers_beside_its_own_students_only():
