@@ -105,8 +105,8 @@ class Paper:
         return self.derive(rows_frame(self.rows, records, every))
 
     def data_frame(self, records: list[dict]) -> pd.DataFrame:
-        """The records' rows about data: task, split, samples ... and tier; one per tier, task and split, that with most samples,
-        since others may have kept a part of the data only."""
+        """The records' rows about data: task, split, samples ... and tier; one per tier, task and split, the one with the most
+        samples, since others may have kept a part of the data only."""
         rows = [row | {"tier": record.get("tier", "")} for record in records if record.get("paper") == self.name
                 for row in record.get("data", [])]
         found = pd.DataFrame(rows, columns=None if rows else ["tier", "task", "split", "samples"])

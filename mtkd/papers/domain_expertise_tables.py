@@ -261,5 +261,5 @@ def bars(panels: list[tuple[str, pd.DataFrame]]) -> Figure:
     return figure
 
 
-DRAWS = {**dict.fromkeys(["validation", "per_class", "medians"], side_by_side), "differences": differences, "data_sizes": data_sizes, "model_sizes": model_sizes,
-         "span_models": span_models, "span_students": span_students}
+DRAWS = {"validation": side_by_side, "per_class": side_by_side, "medians": side_by_side, "differences": differences,
+         "data_sizes": data_sizes, "model_sizes": model_sizes, "span_models": span_models, "span_students": span_students}
