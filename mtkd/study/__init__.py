@@ -177,7 +177,7 @@ class Study:
         taught = s.kind in ("student", "control") and s.variant != "plain_ce"
         return [self.teacher_set(s.replicate)[i] for i in s.members] if taught else []
 
-    # --- rows ----------------------------------------------------------------------------------------------------------
+    # --- rows, jobs and the bill --------------------------------------------------------------------------------------
 
     def row_logits(self, s: Student, models: Sequence[Model], split: str) -> Tensor:
         """The logits behind a row: a model's own, or several models' joined (metrics.ensemble_logits)."""
@@ -229,8 +229,6 @@ class Study:
         every = sorted((s for r in self.asked for s in self.students(r)), key=self.step)
         return [self.first_jobs(), *([partial(self.models, s) for s in step] for _, step in groupby(every, self.step))]
 
-    # --- when all models are made --------------------------------------------------------------------------------------
-
     def count(self, *models: Model) -> None:
         """Put models on the bill, with the stages they went through."""
         self.used |= {m.key: m.info for model in models for m in stages(model) if "seconds" in m.info}
@@ -268,7 +266,8 @@ class Study:
         hidden = [name for name in self.loaded.splits if name.startswith("hidden_test")]
         if not hidden or (model := self.best_student()) is None:
             return []
-        return [glue.write_submission(self.loaded, name, answers(self.prepared, model, name).numpy(), folder) for name in hidden]
+        return [glue.write_submission(self.loaded, name, answers(self.prepared, model, name).numpy(), folder)
+                for name in hidden]
 
 
 def one_of(p: SimpleNamespace, **words: Sequence[str]) -> None:
