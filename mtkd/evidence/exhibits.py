@@ -63,28 +63,37 @@ class Exhibit:
 # --- scores, ours above the paper's -----------------------------------------------------------------------------------
 
 
-def score_cells(paper: Paper, rows: pd.DataFrame, number: bool = True) -> dict[str, str]:
-    """Table cells of one line: per task and metric mean ± standard deviation; with `number` the first also says n."""
+def score_cells(paper: Paper, rows: pd.DataFrame) -> dict[str, str]:
+    """Table cells of one line: per task and metric mean ± standard deviation, the first of a task with n. A metric that goes
+    without saying (the entry `unnamed` of the paper's data) is not named where the paper has the task itself."""
     cells = {}
-    for task, group in rows.groupby("task", sort=True):
+    for task, group in rows.groupby("task", sort=False):
         for place, (label, column) in enumerate(paper.shown_metrics(group)):
-            n = f" n={len(group)}" if number and place == 0 else ""
+            label = "" if label == paper.data.get("unnamed") and paper.printed_task(task) else label
+            n = f" n={len(group)}" if place == 0 else ""
             cells[f"{paper.task(task)} {label}".strip()] = points(group[column]) + n
     return cells
 
 
+def other_cells(entry: dict, rows: pd.DataFrame) -> dict[str, object]:
+    """Table cells of one line that are no scores: entry["cells"] says which column each shows, and in which of `WORDS`."""
+    return {header: WORDS[words](rows[column].dropna()) for header, (column, words) in entry.get("cells", {}).items()
+            if rows[column].notna().any()}
+
+
 def lines(paper: Paper, entry: dict, rows: pd.DataFrame) -> dict[tuple, dict[str, str]]:
     """Our lines of a table, keyed by (source, *labels): one per tier and value of the columns in entry["lines"], in the order
-    that entry["order"] gives. average: header of the mean over tasks, where there are several."""
+    that entry["order"] gives. average: header of the mean over tasks, where there are several; scores: false for none."""
     found = {}
     labels = list(entry.get("lines") or ["name"])
-    for (tier, *key), group in in_order(rows, {"tier": None, **entry.get("order", {})}).groupby(["tier", *labels], sort=False):
-        cells = score_cells(paper, group)
+    rows = in_order(rows, {"tier": None, **entry.get("order", {}), "task": None})
+    for (tier, *key), group in rows.groupby(["tier", *labels], sort=False):
+        cells = score_cells(paper, group) if entry.get("scores", True) else {}
         if entry.get("average") and group["task"].nunique() > 1:
             cells[entry["average"]] = f"{100 * group.groupby('task')['score'].mean().mean():.1f}"
         if entry.get("size"):
             cells |= size_cell(group["parameters"].dropna())
-        found[f"{tier} tier", *key] = cells
+        found[f"{tier} tier", *key] = cells | other_cells(entry, group)
     return found
 
 
@@ -118,9 +127,13 @@ def with_paper(paper: Paper, entry: dict, found: dict[tuple, dict[str, str]]) ->
     return table[[column for column in table if column not in last] + last]
 
 
-def table(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
-    """Models down, tasks and metrics across, the paper's lines below."""
-    return with_paper(paper, entry, lines(paper, entry, rows))
+def table(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Models down, tasks and metrics across, the paper's lines below. entry["several"], (column, another): only rows with a
+    value of the first for which there are several of the other."""
+    if "several" in entry:
+        of, value = entry["several"]
+        rows = rows[rows.groupby(["tier", of])[value].transform("nunique") > 1]
+    return with_paper(paper, entry, lines(paper, entry, rows)) if len(rows) else None
 
 
 def variants(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
@@ -268,4 +281,26 @@ def controls(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict])
     return paired_table([line for _, line in found], paper.rows.replicate, *entry["headers"]) if found else None
 
 
+# --- words for numbers --------------------------------------------------------------------------------------------------
+
+
+def million(parameters: pd.Series) -> str:
+    """Parameters in millions, a range where the models of a line differ (tasks with other numbers of classes)."""
+    low, high = (f"{n / 1e6:.4g}" if n >= 1e6 else f"{n / 1e6:.3g}" for n in (parameters.min(), parameters.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def per_second(values: pd.Series) -> str:
+    """A speed: three digits, ± the standard deviation over repeats (two digits).
+
+    >>> per_second(pd.Series([10_630.0, 11_090.0]))
+    '10,900 ± 330'
+    """
+    mean, sd = float(f"{values.mean():.3g}"), float(f"{values.std(ddof=1):.2g}") if len(values) > 1 else None
+    return " ± ".join(f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in (mean, sd) if value is not None)
+
+
+WORDS = {"million": million, "per second": per_second, "median": lambda values: f"{values.median():g}",
+         "mean": lambda values: f"{values.mean():.3g}", "first": lambda values: values.iloc[0],
+         "number": lambda values: values.nunique()}
 KINDS = {"table": table, "variants": variants, "sizes": sizes, "controls": controls}

@@ -125,7 +125,7 @@ def side_by_side(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[di
     under each other; dashes for what is not there, and no column without a cell.
 
     entry: of (the column that is shown), signed (it is a difference), printed and format (the thesis's table), relabelled (its
-    class labels to the class that each must be), order (of lines, as far as they are named).
+    class labels to the class that each must be), order (of lines, by that column, as far as they are named).
     """
     if (rows := for_data_set(rows, entry.get("data_set"))).empty:
         return None
@@ -142,7 +142,7 @@ def side_by_side(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[di
             cells |= {"printed as": name} if "relabelled" in entry else {}
             cells[OURS[number["column"]]] = entry["format"].format(number["value"])
     table = pd.DataFrame.from_dict(found, orient="index").rename_axis([line, "source"]).reset_index()
-    place = {name: at for at, name in enumerate(dict.fromkeys([*entry.get("order", ()), *table[line]]))}
+    place = {name: at for at, name in enumerate(dict.fromkeys([*entry.get("order", {}).get(line, ()), *table[line]]))}
     table = table.sort_values(line, key=lambda names: names.map(place), kind="stable", ignore_index=True)
     first, last = [line, "source", "printed as", *ROLES], [*STUDENTS.values(), FINE_TUNED]
     used = [*first, *(column for column in table if column not in (*first, *last)), *last]

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from notebook_names import defined_in
 
 from mtkd import papers
+from mtkd.evidence import exhibits
 from mtkd.evidence.verdicts import CONTRADICTED, FAILS, HOLDS, NOT_TESTED, OPEN, SUPPORTED
-from mtkd.papers import published_value, tmkd, tmkd_tables
+from mtkd.papers import published_value, tmkd
 from mtkd.papers.tmkd import label, method_name
 
 TARGET, OTHER = "pydocs/topic", "glue/rte"
@@ -115,7 +116,7 @@ def verdicts(rows, **options):
 
 
 def test_doctests():
-    for module in (tmkd, tmkd_tables):
+    for module in (tmkd, exhibits):
         result = doctest.testmod(module)
         assert result.attempted
         assert not result.failed
