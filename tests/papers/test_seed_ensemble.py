@@ -64,10 +64,9 @@ def test_resnet_has_repeats_in_place_of_primaries():
     assert (cells(both, 2, "multi")["min"], cells(both, 2, "single")["max"]) == (0.56, 0.6)
 
 
-def test_unequal_numbers_of_scores_are_left_out_and_counted():
+def test_unequal_numbers_of_scores_are_left_out():
     rows = [r for r in HAND if (tuple(r["members"]), r["primary"]) != ((0, 1), 1)]
     table = seed_ensemble.aggregate(rows_frame([record(rows)]))
-    assert table.attrs["unequal"] == 1
     assert cells(table, 2, "multi")["combinations"] == 2
     assert cells(table, 2, "multi")["min"] == pytest.approx((0.70 + 0.72) / 2)
 
@@ -88,9 +87,9 @@ def test_order_of_rows_changes_nothing():
 
 def test_time_by_hand():
     # k = 2, either mode: two students at 10 + 2 s, two teachers scored once at 1 s each; two teachers trained in 200 s
-    curves = time_curves(rows_frame([record(HAND)]), count_teachers=False)
+    curves = time_curves(combinations(rows_frame([record(HAND)])), count_teachers=False)
     assert cells(curves, 2, "single")["time_s"] == cells(curves, 2, "multi")["time_s"] == pytest.approx(26.0)
-    counted = time_curves(rows_frame([record(HAND)]), count_teachers=True)
+    counted = time_curves(combinations(rows_frame([record(HAND)])), count_teachers=True)
     assert cells(counted, 2, "multi")["time_s"] == pytest.approx(226.0)
     assert cells(counted, 1, "single")["time_s"] == pytest.approx(113.0)
 
@@ -99,7 +98,7 @@ def test_equal_time_reads_the_single_curve_between_its_points():
     # multi-teacher students of pairs take 16.5 + 2 s each: 2 * 18.5 + 2 = 39 s, as long as single teachers at k = 3;
     # those of all three 18 + 2 s each: 63 s, 24 s beyond the last single point at 39 s
     slow = [r | {"time": r["time"] | {"train_s": {1: 10.0, 2: 16.5, 3: 18.0}[r["k"]]}} for r in HAND]
-    table = equal_time(rows_frame([record(slow)]), count_teachers=False).set_index("k")
+    table = equal_time(combinations(rows_frame([record(slow)])), count_teachers=False).set_index("k")
     assert table.loc[2, "min_single"] == pytest.approx(0.6)
     assert table.loc[2, "max_single"] == pytest.approx(0.8)
     assert not table.loc[2, "clipped"]
@@ -107,7 +106,7 @@ def test_equal_time_reads_the_single_curve_between_its_points():
     assert table.loc[3, "overshoot"] == pytest.approx(63 / 39 - 1)
     # half way between k = 1 (13 s: min 0.7) and k = 2 (26 s: min 1.9 / 3), at 19.5 s
     fast = [r | {"time": r["time"] | {"train_s": 6.75 if r["k"] == 2 else 10.0}} for r in HAND]
-    table = equal_time(rows_frame([record(fast)]), count_teachers=False).set_index("k")
+    table = equal_time(combinations(rows_frame([record(fast)])), count_teachers=False).set_index("k")
     assert table.loc[2, "min_single"] == pytest.approx((0.7 + 1.9 / 3) / 2)
 
 
