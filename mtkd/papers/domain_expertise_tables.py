@@ -14,14 +14,14 @@ from matplotlib.patches import Patch
 from mtkd.evidence.exhibits import sizes
 from mtkd.evidence.frame import is_stand_in, points
 from mtkd.evidence.paper import Paper
+from mtkd.papers import raw
 
 CLASSES, SPAN, THESIS, FINE_TUNED = "classes", "span", "thesis", "fine-tuned only"
 STUDENTS = {"expertise": "our approach", "average": "average logits", "random": "baseline (random)"}  # the thesis's three
 METHODS = STUDENTS | {"camkd": "CA-MKD", "mixture": "mixture per class", "average+teacher": "average, teacher loss added"}
 CONTROLS = {"plain_ce": "plain CE, same compute", "shuffled_teacher": "shuffled teachers",
             "uniform_teacher": "uniform teachers"}
-DATA_SETS = {"mind/balanced": "MIND", "emotion": "EMOTION", "tweet_eval/emotion": "Twitter-Emotion",
-             "tweet_eval/sentiment": "Twitter-Sentiment", "nbme": "NBME"}
+DATA_SETS: dict[str, str] = raw("domain_expertise")["tasks"]
 PER_CLASS = {"EMOTION": "table5_2", "MIND": "table5_4", "Twitter-Emotion": "table5_6", "Twitter-Sentiment": "table5_8"}
 ROLES = ("BERT", "RoBERTa", "DeBERTa")  # the thesis's teachers, in the order of its tables
 PRINTED = {"BERT": "BERT-base-uncased-12", "RoBERTa": "RoBERTa-base-12", "DeBERTa": "DeBERTa-base-12",
