@@ -22,7 +22,8 @@ from mtkd.errors import KitError
 from mtkd.papers.domain_expertise import CLASSES, SPAN
 from mtkd.papers.domain_expertise_students import METHODS, STUDENTS, SWITCHES, Student, students
 from mtkd.rules import experts
-from mtkd.study import CONTROLS, Study, known, total
+from mtkd.study import CONTROLS, Study, known
+from mtkd.study.rows import joined
 from mtkd.train import distil, teachers
 from mtkd.train.answers import is_finished, is_table, shown, source_name
 from mtkd.train.prepare import Prepared
@@ -154,11 +155,11 @@ class Experiment(Study):
         said = cache(said or partial(self.row_logits, s, models))
         return super().row(s, models, said, recalls=self.recalls(said("test")), **known)
 
-    def recalls(self, logits: Tensor, split: str = "test") -> dict[str, float | None]:
-        """Recall of every class; None for a class that the split has no sample of, and nothing in a span task."""
+    def recalls(self, logits: Tensor) -> dict[str, float | None]:
+        """Recall of every class on test; None for a class that it has no sample of, and nothing in a span task."""
         if self.p.arm == SPAN:
             return {}
-        found = experts.recalls(logits.unsqueeze(1), torch.from_numpy(self.loaded.splits[split].labels))[0]
+        found = experts.recalls(logits.unsqueeze(1), torch.from_numpy(self.loaded.splits["test"].labels))[0]
         return {name: None if np.isnan(value) else value for name, value in zip(self.loaded.classes, found.tolist())}
 
     def student_rows(self, s: Student) -> Iterator[dict]:
@@ -177,8 +178,7 @@ class Experiment(Study):
         def mean(split: str) -> Tensor:
             return torch.stack([teachers.logits_of(prepared, model, split) for model in models]).mean(0)
 
-        joined = Model(models[0].folder, "mean of logits", "", {"parameters": total(m.info.get("parameters") for m in models)})
-        yield self.row(replace(one, kind="ensemble"), [joined], mean)
+        yield self.row(replace(one, kind="ensemble"), [joined(models)], mean)
 
     def own(self, replicate: int) -> Student:
         """The thesis's student: "our approach", or in a span task the averaged logits."""

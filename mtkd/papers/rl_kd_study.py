@@ -25,7 +25,8 @@ from mtkd.rules.experts import RandomTeacher, accuracies
 from mtkd.rules.policy import Policy
 from mtkd.rules.selection import Primary, Selection, Uniform
 from mtkd.study import Student as AnyStudent
-from mtkd.study import Study, best, known, stages
+from mtkd.study import Study, known
+from mtkd.study.rows import best, stages
 from mtkd.train import distil, teachers
 from mtkd.train.answers import is_finished
 from mtkd.train.outputs import TeacherBatch

@@ -30,7 +30,7 @@ from mtkd.data import glue
 from mtkd.data.tasks import Task, load_task, subset
 from mtkd.errors import KitError
 from mtkd.measure.metrics import ensemble_logits
-from mtkd.study.rows import SPLITS, best, cost, data_rows, floor_rows, stages, total
+from mtkd.study.rows import best, cost, data_rows, floor_rows, sizes, stages, total
 from mtkd.train import distil
 from mtkd.train.answers import answered, answers, finished_teacher, is_finished, sound
 from mtkd.train.prepare import Prepared, prepare
@@ -172,10 +172,13 @@ class Study:
         """The models behind a row: one, or the members of an ensemble."""
         return [self.make(s)]
 
+    def taught(self, s: Student) -> bool:
+        """Whether a student learned from teachers, and not from labels alone."""
+        return s.kind in ("student", "control", "terms") and s.variant not in ("plain_ce", "CE")
+
     def followed(self, s: Student) -> list[Model]:
         """The teachers that a student learned from, whose training and scoring are on its bill."""
-        taught = s.kind in ("student", "control") and s.variant != "plain_ce"
-        return [self.teacher_set(s.replicate)[i] for i in s.members] if taught else []
+        return [self.teacher_set(s.replicate)[i] for i in s.members] if self.taught(s) else []
 
     # --- rows, jobs and the bill --------------------------------------------------------------------------------------
 
@@ -287,12 +290,3 @@ def read_task(name: str, protocol: str, options: dict) -> Task:
     """A task by name, whole; `protocol` goes to the loaders that have one."""
     own = {"protocol": protocol} if name.startswith(("glue/", "tweet_eval/")) else {}
     return load_task(name, **{**own, **options})
-
-
-def sizes(p: SimpleNamespace, prefix: str = "") -> dict[str, int]:
-    """The sizes to which a notebook's parameters cut the splits; 0 keeps all.
-
-    >>> sizes(SimpleNamespace(train_size=100, validation_size=0, test_size=50))
-    {'train': 100, 'test': 50}
-    """
-    return {part: n for part in SPLITS if (n := getattr(p, f"{prefix}{part}_size"))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 
 from mtkd.data.tasks import Task
 from mtkd.train import distil, floors, teachers
@@ -12,6 +13,15 @@ from mtkd.train.prepare import Prepared
 from mtkd.train.teachers import Model
 
 SPLITS = ("train", "validation", "test")
+
+
+def sizes(p: SimpleNamespace, prefix: str = "") -> dict[str, int]:
+    """The sizes to which a notebook's parameters cut the splits; 0 keeps all.
+
+    >>> sizes(SimpleNamespace(train_size=100, validation_size=0, test_size=50))
+    {'train': 100, 'test': 50}
+    """
+    return {part: n for part in SPLITS if (n := getattr(p, f"{prefix}{part}_size"))}
 
 
 def total(values: Iterable[float | None]) -> float | None:
@@ -23,6 +33,11 @@ def total(values: Iterable[float | None]) -> float | None:
 def stages(model: Model | None) -> list[Model]:
     """A model and the stages that it went through, the last first."""
     return [model, *stages(model.before)] if model else []
+
+
+def joined(models: Sequence[Model]) -> Model:
+    """Several models as one, for a row: the mean of their logits."""
+    return Model(models[0].folder, "mean of logits", "", {"parameters": total(m.info.get("parameters") for m in models)})
 
 
 def best(models: Sequence[Model], metric: str) -> Model:

@@ -16,7 +16,7 @@ STUDIES = ("mt_bert_students", "mt_bert_study", "rl_kd_study", "seed_ensemble_st
            "domain_expertise_students", "domain_expertise_study")  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [study, answers, *(import_module(f"mtkd.papers.{name}") for name in STUDIES)])
+@pytest.mark.parametrize("module", [study.rows, answers, *(import_module(f"mtkd.papers.{name}") for name in STUDIES)])
 def test_doctests(module):
     result = doctest.testmod(module)
     assert result.attempted
