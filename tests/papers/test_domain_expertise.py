@@ -1,8 +1,10 @@
 """The thesis's numbers checked against each other; medians and claims on fabricated rows whose answer is known; exhibits."""
 
+from functools import partial
+
 import numpy as np
+import paper_rows
 import pytest
-from matplotlib.figure import Figure
 from notebook_names import defined_in
 
 from mtkd import papers
@@ -20,22 +22,12 @@ def row(kind="student", method=None, recalls=None, score=0.5, *, arm="classes", 
         temperature=1.0, position=None, model="scratch-1x32", start=None, layers=1, metric="accuracy"):  # fmt: skip
     """One row as the notebook writes it."""
     start = start or ("plain" if kind in ("student", "undistilled", "control") else None)
-    return {
-        "arm": arm, "task": task, "kind": kind, "method": method, "variant": variant, "temperature": temperature,
-        "repeat": repeat, "start": start, "position": position, "teachers": TEACHERS, "model": model, "metric": metric,
-        "score": score, "metrics": {metric: score}, "recalls": recalls or {}, "validation": score + 0.01, "split": "test",
-        "n_test": 10_000, "parameters": 250_000, "layers": layers, "energy_kwh": None, "folder": None,
-        "time": {"train_s": 10.0, "score_s": 1.0, "intermediate_s": 5.0, "teachers_s": 30.0},
-    }  # fmt: skip
+    return paper_rows.row(score, metric, arm=arm, task=task, kind=kind, method=method, variant=variant, repeat=repeat,
+                          temperature=temperature, start=start, position=position, teachers=TEACHERS, model=model,
+                          recalls=recalls or {}, validation=score + 0.01, parameters=250_000, layers=layers)
 
 
-def record(rows, tier="demo", data=(), **more):
-    hardware = {"cpu": "Test CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
-    return {
-        "schema": 1, "run": "r1", "paper": PAPER, "tier": tier, "parameters": {}, "rows": list(rows),
-        "provenance": {"command": "mtkd run", "hardware": hardware, "seeds": [0]}, "timing": {"wall_s": 1.0},
-        "data": list(data),
-    } | more  # fmt: skip
+record = partial(paper_rows.record, "domain_expertise")
 
 
 # --- the thesis against itself -----------------------------------------------------------------------------------------
@@ -281,12 +273,6 @@ def test_one_bad_teacher_spoils_d1():
     assert (verdict.passed, verdict.members) == (5, 6)
 
 
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_no_verdict_from_one_or_two_repeats(repeats):
-    for verdict in verdicts_of(made(repeats) + spans(repeats)).values():
-        assert verdict.verdict == NOT_TESTED
-
-
 def test_d2_is_about_mind_only():
     assert verdicts_of(made(task="tweet_eval/emotion"))["D2"].verdict == NOT_TESTED
     assert verdicts_of(made(task="mind/balanced"))["D2"].verdict == SUPPORTED
@@ -352,34 +338,6 @@ def everything():
     data = [{"task": "pydocs/topic", "split": s, "samples": n, "tokens_mean": 9.5, "classes": 8, "metric": "accuracy"}
             for s, n in (("train", 2000), ("validation", 500), ("test", 1500))]
     return [record(made() + spans(), data=data)]
-
-
-def test_no_records_at_all():
-    for entry in papers.load(PAPER).exhibits:
-        exhibit = papers.exhibit(entry.id, [])
-        assert exhibit.missing
-        assert "mtkd run params/domain_expertise/" in exhibit.caption
-    assert [v.verdict for v in domain_expertise.claims([])] == [NOT_TESTED] * 7
-    assert domain_expertise.summary([]).empty
-    for name in ("controls", "choices", "per_class", "medians"):
-        assert domain_expertise.exhibit(name, []).missing
-
-
-def test_every_exhibit_is_made():
-    records = everything()
-    own = [entry.id for entry in papers.load(PAPER).exhibits]
-    for identifier in (*own, *papers.extras(PAPER)):
-        exhibit = papers.exhibit(identifier, records)
-        assert exhibit.id == identifier
-        assert not exhibit.missing
-        assert exhibit.is_table == (".fig" not in identifier)
-        if ".fig" in identifier:
-            assert isinstance(exhibit.content, Figure)
-        else:
-            assert not exhibit.content.isna().any().any()
-        if identifier in own:
-            assert "Test CPU" in exhibit.caption
-            assert "Stand-ins for the paper's data" in exhibit.caption
 
 
 def test_per_class_table_puts_the_theses_row_at_the_class_its_numbers_allow():
@@ -550,14 +508,3 @@ def test_exercise_answers():
         assert CELLS.exercises.check(name, wrong[name]) == f"exercise {name}: not yet"
     assert CELLS.printable(71.2, 66)
     assert not CELLS.printable(71.3, 66)
-
-
-def test_doctests():
-    import doctest
-
-    from mtkd.papers import domain_expertise_study
-
-    for module in (domain_expertise, domain_expertise_tables, domain_expertise_study):
-        result = doctest.testmod(module)
-        assert result.attempted
-        assert not result.failed

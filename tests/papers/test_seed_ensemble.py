@@ -7,18 +7,13 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from notebook_names import defined_in
 from seed_rows import everything, made, record, row
 
-from mtkd import papers
 from mtkd.evidence.frame import points
 from mtkd.evidence.verdicts import CONTRADICTED, FAILS, HOLDS, NOT_TESTED, OPEN, SUPPORTED
 from mtkd.papers import seed_ensemble
 from mtkd.papers.seed_ensemble import combinations, equal_time, rows_frame, time_curves
-
-IDS = [entry.id for entry in papers.load("seed_ensemble").exhibits]
-
 
 # Three teachers, one pool, every member as primary.
 #   one teacher     {0}: 0.60   {1}: 0.70   {2}: 0.80
@@ -154,12 +149,6 @@ def test_an_arm_in_which_students_have_nothing_to_learn_is_left_out():
     assert [words.split(",")[0] for words in verdict.left_out] == ["distilbert"] * 2
 
 
-@pytest.mark.parametrize("pools", [1, 2])
-def test_no_verdict_from_one_or_two_pools(pools):
-    for verdict in seed_ensemble.claims([record(made(pools) + made(pools, arm="resnet", task="digits"))]):
-        assert verdict.verdict == NOT_TESTED
-
-
 def test_mcc_gets_twice_the_margin():
     rows = made(best_gain=-0.015, metric="mcc", task="pydocs/acceptability")
     assert (verdict_of(rows, "S2").delta, verdict_of(rows, "S2").verdict) == (2.0, SUPPORTED)
@@ -208,29 +197,6 @@ def test_plain_ce_without_teachers_is_still_compared():
     rows = [r | ({"members": [], "primary": None, "k": 0} if r["variant"] == "CE" else {}) for r in terms()]
     assert verdict_of(rows, "S5").members == 5
     assert verdict_of(rows, "S5").verdict == SUPPORTED
-
-
-def test_no_records_at_all():
-    assert [v.verdict for v in seed_ensemble.claims([])] == [NOT_TESTED] * 5
-    for identifier in IDS:
-        exhibit = papers.exhibit(identifier, [])
-        assert exhibit.missing
-        assert "mtkd run params/seed_ensemble/" in exhibit.caption
-    assert seed_ensemble.exhibit("controls", []).missing
-    assert seed_ensemble.summary([]).empty
-
-
-def test_every_exhibit_is_made():
-    records = everything()
-    for identifier in IDS:
-        exhibit = papers.exhibit(identifier, records)
-        assert exhibit.id == identifier
-        assert exhibit.is_table == (".table" in identifier)
-        assert exhibit.is_table or isinstance(exhibit.content, Figure)
-        assert "Test CPU" in exhibit.caption
-        if ".fig" in identifier:
-            assert "The paper prints no numbers for this figure" in exhibit.caption
-            assert exhibit.png() == papers.exhibit(identifier, records).png()  # the same records give the same bytes
 
 
 def test_figure_2_draws_the_aggregated_scores():
