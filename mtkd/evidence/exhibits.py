@@ -128,12 +128,18 @@ def with_paper(paper: Paper, entry: dict, found: dict[tuple, dict[str, str]]) ->
 
 
 def table(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
-    """Models down, tasks and metrics across, the paper's lines below. entry["several"], (column, another): only rows with a
-    value of the first for which there are several of the other."""
+    """Models down, tasks and metrics across, the paper's lines below; with entry["turned"] models across. entry["several"],
+    (column, another): only rows with a value of the first for which there are several of the other."""
     if "several" in entry:
         of, value = entry["several"]
         rows = rows[rows.groupby(["tier", of])[value].transform("nunique") > 1]
-    return with_paper(paper, entry, lines(paper, entry, rows)) if len(rows) else None
+    found = lines(paper, entry, rows)
+    if entry.get("turned"):
+        found, models = {}, found
+        for (source, label), cells in models.items():
+            for head, cell in cells.items():
+                found.setdefault((source, head), {})[label] = cell
+    return with_paper(paper, entry, found) if found else None
 
 
 def variants(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:

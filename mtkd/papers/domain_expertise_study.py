@@ -155,11 +155,11 @@ class Experiment(Study):
         said = cache(said or partial(self.row_logits, s, models))
         return super().row(s, models, said, recalls=self.recalls(said("test")), **known)
 
-    def recalls(self, logits: Tensor) -> dict[str, float | None]:
-        """Recall of every class on test; None for a class that it has no sample of, and nothing in a span task."""
+    def recalls(self, logits: Tensor, split: str = "test") -> dict[str, float | None]:
+        """Recall of every class; None for a class that the split has no sample of, and nothing in a span task."""
         if self.p.arm == SPAN:
             return {}
-        found = experts.recalls(logits.unsqueeze(1), torch.from_numpy(self.loaded.splits["test"].labels))[0]
+        found = experts.recalls(logits.unsqueeze(1), torch.from_numpy(self.loaded.splits[split].labels))[0]
         return {name: None if np.isnan(value) else value for name, value in zip(self.loaded.classes, found.tolist())}
 
     def student_rows(self, s: Student) -> Iterator[dict]:

@@ -81,10 +81,7 @@ def sizes_and_pools(paper: Paper, entry: dict, rows: pd.DataFrame, records: list
             "question words": f"{first['words_first']:.2f}",
             "answer words": "-" if pd.isna(first["words_second"]) else f"{first['words_second']:.2f}",
             "stands in for": "CommQA-Unlabeled" if is_pool else paper.printed_task(task) or paper.stand_ins.get(task, "-")}
-    order = ["source", "data set", "train", "validation", "test", "train (base)", "train (large)", "train (extreme)",
-             "question words", "answer words", "stands in for"]
-    shown = with_paper(paper, entry, found)
-    return shown[[column for column in order if column in shown]] if found else None
+    return with_paper(paper, entry, found) if found else None
 
 
 def largest(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
@@ -106,12 +103,7 @@ def by_layers(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]
         return None
     speeds = beside(paper.frame(records, every=True), rows, "speed")
     rows = with_speed(rows, one_ruler(speeds[(speeds["method"] == "many") & speeds["student"].isin(rows["student"])]))
-    found: dict[tuple, dict] = {}
-    for (tier, layers), part in rows.groupby(["tier", "layers"], sort=True):
-        for name, cell in {**score_cells(paper, part), "QPS": part["speed"].iloc[0] or "-"}.items():
-            found.setdefault((f"{tier} tier", name), {})[str(int(layers))] = cell
-    shown = with_paper(paper, entry, found)
-    return shown[["source", "data set", *sorted((c for c in shown if c.isdigit()), key=int)]]
+    return table(paper, entry, rows.assign(name=rows["layers"].map("{:.0f}".format)), records)
 
 
 def all_speeds(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
