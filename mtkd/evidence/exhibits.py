@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mtkd.evidence.contrasts import Contrast, settings
-from mtkd.evidence.frame import differences, hardware, in_order, points, split_counts
+from mtkd.evidence.frame import WORDS, differences, hardware, in_order, points, split_counts
 from mtkd.evidence.stats import holm, paired
 
 if TYPE_CHECKING:
@@ -287,26 +287,4 @@ def controls(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict])
     return paired_table([line for _, line in found], paper.rows.replicate, *entry["headers"]) if found else None
 
 
-# --- words for numbers --------------------------------------------------------------------------------------------------
-
-
-def million(parameters: pd.Series) -> str:
-    """Parameters in millions, a range where the models of a line differ (tasks with other numbers of classes)."""
-    low, high = (f"{n / 1e6:.4g}" if n >= 1e6 else f"{n / 1e6:.3g}" for n in (parameters.min(), parameters.max()))
-    return low if low == high else f"{low} to {high}"
-
-
-def per_second(values: pd.Series) -> str:
-    """A speed: three digits, ± the standard deviation over repeats (two digits).
-
-    >>> per_second(pd.Series([10_630.0, 11_090.0]))
-    '10,900 ± 330'
-    """
-    mean, sd = float(f"{values.mean():.3g}"), float(f"{values.std(ddof=1):.2g}") if len(values) > 1 else None
-    return " ± ".join(f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in (mean, sd) if value is not None)
-
-
-WORDS = {"million": million, "per second": per_second, "median": lambda values: f"{values.median():g}",
-         "mean": lambda values: f"{values.mean():.3g}", "first": lambda values: values.iloc[0],
-         "number": lambda values: values.nunique()}
 KINDS = {"table": table, "variants": variants, "sizes": sizes, "controls": controls}

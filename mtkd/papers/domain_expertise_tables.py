@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mtkd.evidence.exhibits import sizes
-from mtkd.evidence.frame import is_stand_in, points
+from mtkd.evidence.frame import WORDS, is_stand_in, points
 from mtkd.evidence.paper import Paper
 from mtkd.papers import raw
 
@@ -110,26 +110,16 @@ def for_data_set(rows: pd.DataFrame, name: str | None) -> pd.DataFrame:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def signed(values: pd.Series) -> str:
-    """Mean ± sample standard deviation of differences in points, with a sign.
-
-    >>> signed(pd.Series([0.005, 0.01]))
-    '+0.75 ± 0.35'
-    """
-    found = 100 * values.dropna().astype(float)
-    return f"{found.mean() + 0.0:+.2f}" + (f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else "")
-
-
 def side_by_side(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
     """Tables 5.1 to 5.9: a line per value of the column entry["line"] and source, a column per model, ours and the thesis's
     under each other; dashes for what is not there, and no column without a cell.
 
-    entry: of (the column that is shown), signed (it is a difference), printed and format (the thesis's table), relabelled (its
+    entry: of (the column that is shown), as (in which words), printed and format (the thesis's table), relabelled (its
     class labels to the class that each must be), order (of lines, by that column, as far as they are named).
     """
     if (rows := for_data_set(rows, entry.get("data_set"))).empty:
         return None
-    line, words, found = entry["line"], signed if entry.get("signed") else points, {}
+    line, words, found = entry["line"], WORDS[entry.get("as", "points")], {}
     ours = rows.sort_values(["tier", "task"], kind="stable").groupby([line, "source", "column"], sort=False)
     for (name, where, column), values in ours[entry.get("of", "score")]:
         found.setdefault((name, where), {})[column] = words(values)

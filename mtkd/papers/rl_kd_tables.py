@@ -13,6 +13,7 @@ from scipy import stats
 
 from mtkd.evidence.figures import SHADE
 from mtkd.evidence.paper import Paper
+from mtkd.papers.rl_kd_curves import STAGES
 
 # --- table 5 ----------------------------------------------------------------------------------------------------------
 
@@ -89,22 +90,18 @@ def policy_curves(rows: pd.DataFrame, teachers: list[str]) -> pd.DataFrame:
     measure: "reward" (change since the first point of its stage, so that rewards of different scales can be compared),
     "entropy", "nobody", or a teacher's name (the share of samples that follow it).
     """
-    found = []
+    found = [pd.DataFrame(columns=["variant", "repeat", "stage", "batch", "measure", "value"])]
     for _, row in rows.iterrows():
         offset = 0
-        for stage in ("pretraining", "alternation"):
-            curve = row.get(f"policy {stage}")
-            if not isinstance(curve, dict):
-                continue
-            first = next((reward for reward in curve["reward"] if reward is not None), None)
-            measured = zip(*(curve[name] for name in ("batch", "entropy", "empty", "selected", "reward")))
-            for batch, entropy, empty, selected, reward in measured:
-                values = {"entropy": entropy, "nobody": empty, **dict(zip(teachers, selected)),
-                          "reward": None if reward is None else reward - first}
-                found += [{"variant": row["variant"], "repeat": row["repeat"], "stage": stage, "batch": offset + batch,
-                           "measure": name, "value": value} for name, value in values.items()]
-            offset += curve["batch"][-1]
-    return pd.DataFrame(found, columns=["variant", "repeat", "stage", "batch", "measure", "value"]).astype({"value": float})
+        for stage in STAGES:
+            if isinstance(curve := row.get(f"policy {stage}"), dict):
+                one = pd.DataFrame({"batch": curve["batch"], "entropy": curve["entropy"], "nobody": curve["empty"]})
+                one[teachers], reward = curve["selected"], pd.Series(curve["reward"], dtype=float)
+                one = one.assign(reward=reward - reward.dropna().head(1).sum(), batch=one["batch"] + offset)
+                found.append(one.melt("batch", var_name="measure").assign(
+                    variant=row["variant"], repeat=row["repeat"], stage=stage))
+                offset = one["batch"].iloc[-1]
+    return pd.concat(found[1:] or found, ignore_index=True).astype({"value": float})
 
 
 def student_curves(rows: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:

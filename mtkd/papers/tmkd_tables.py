@@ -6,9 +6,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from mtkd.evidence.exhibits import other_cells, per_second, score_cells, table, with_paper
+from mtkd.evidence.exhibits import other_cells, score_cells, table, with_paper
 from mtkd.evidence.figures import grid, replicates
-from mtkd.evidence.frame import in_order
+from mtkd.evidence.frame import in_order, per_second
 from mtkd.evidence.paper import Paper
 
 BLUE, GREY, ORANGE = (sns.color_palette("colorblind")[i] for i in (0, 7, 1))

@@ -17,9 +17,9 @@ def everything(paper: str) -> list[dict]:
     return import_module(f"test_{paper}").everything()
 
 
-@pytest.mark.parametrize("module", ["__init__", *MODULES])
+@pytest.mark.parametrize("module", ["evidence.frame", "papers", *(f"papers.{name}" for name in MODULES)])
 def test_doctests(module):
-    found = import_module("mtkd.papers" + f".{module}".removesuffix(".__init__"))
+    found = import_module(f"mtkd.{module}")
     result = doctest.testmod(found)
     assert bool(result.attempted) == (">>> " in Path(found.__file__).read_text(encoding="utf-8"))
     assert not result.failed

@@ -1,6 +1,5 @@
 """TMKD's data file, its claims on data whose answer is known, its exhibits and exercises, all without training."""
 
-import doctest
 import itertools
 import json
 import math
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from notebook_names import defined_in
 
 from mtkd import papers
-from mtkd.evidence import exhibits
 from mtkd.evidence.verdicts import CONTRADICTED, FAILS, HOLDS, NOT_TESTED, OPEN, SUPPORTED
 from mtkd.papers import published_value, tmkd
 from mtkd.papers.tmkd import label, method_name
@@ -104,12 +102,6 @@ DATA += [{"task": "pydocs/topic (pool)", "split": f"pool {name}", "samples": n, 
 
 def verdicts(rows, **options):
     return {verdict.claim: verdict for verdict in tmkd.claims([record(rows)], **options)}
-
-
-def test_doctests():
-    result = doctest.testmod(exhibits)
-    assert result.attempted
-    assert not result.failed
 
 
 # --- the data file -------------------------------------------------------------------------------------------------------
