@@ -104,14 +104,14 @@ class Paper:
         """All rows of this paper's records (see `frame.rows_frame`) and what `derive` adds."""
         return self.derive(rows_frame(self.rows, records, every))
 
-    def data_frame(self, records: list[dict]) -> pd.DataFrame:
+    def data_frame(self, records: list[dict], every: bool = False) -> pd.DataFrame:
         """The records' rows about data: task, split, samples ... and tier; one per tier, task and split, the one with the most
-        samples, since others may have kept a part of the data only."""
+        samples, since others may have kept a part of the data only (or `every`)."""
         rows = [row | {"tier": record.get("tier", "")} for record in records if record.get("paper") == self.name
                 for row in record.get("data", [])]
         found = pd.DataFrame(rows, columns=None if rows else ["tier", "task", "split", "samples"])
         largest = found.sort_values("samples", ascending=False, kind="stable").drop_duplicates(["tier", "task", "split"])
-        return largest.sort_index()
+        return found if every else largest.sort_index()
 
     def printed_task(self, task: str) -> str | None:
         """The paper's name for a task of its own data ("glue/sst2" gives "SST-2"); None for any other."""

@@ -106,7 +106,7 @@ def mind(ours: dict, theirs: dict, rows: pd.DataFrame) -> bool:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def leak(rows: pd.DataFrame) -> str:
+def leak(rows: pd.DataFrame, parts: list[dict] | None = None) -> str:
     """A warning for a caption or a verdict where the run's own rule found its experts on the test split; else nothing."""
     own = rows["fit_split"].eq("test") & rows["variant"].eq("") & rows["method"].isin(["expertise", "mixture"])
     tiers = ", ".join(sorted(set(rows["tier"][own])))
@@ -151,10 +151,6 @@ def depth(rows: pd.DataFrame, parts: list[dict]) -> str:
     return f"student of {layers:.0f} layer{'s' if layers > 1 else ''}" if layers else ""
 
 
-def leaky(rows: pd.DataFrame, parts: list[dict]) -> str:
-    return leak(rows)
-
-
 def training_sizes(records: list[dict]) -> str:
     """How much data the students of a paper's records were made with, in words: samples of each task's training split.
 
@@ -162,9 +158,7 @@ def training_sizes(records: list[dict]) -> str:
     ...     {"task": "pydocs/topic", "split": "train", "samples": 900}]}])
     'demo tier: pydocs/topic (900 training samples)'
     """
-    rows = [row | {"tier": record.get("tier", "")} for record in records if record.get("paper") == PAPER.name
-            for row in record.get("data", []) if row["split"] == "train"]
-    tiers = pd.DataFrame(rows, columns=["tier", "task", "samples"]).groupby("tier")
+    tiers = PAPER.data_frame(records, every=True).query("split == 'train'").groupby("tier")
     return "; ".join(f"{tier} tier: " + ", ".join(f"{task} ({' or '.join(map(str, sorted(set(sizes))))} training samples)"
                                                    for task, sizes in own.groupby("task")["samples"]) for tier, own in tiers)
 
@@ -180,7 +174,7 @@ def claims(records: list[dict], margin: float = 0.01, alpha: float = 0.05) -> li
 
 
 PAPER = read("domain_expertise", label=label, derive=derived, pairs={"mind": mind}, about=about,
-             notes={"D1": data_sets, "D2": leaky, "D3": leaky, "D4": leaky, "D6": same_size, "D7": depth},
+             notes={"D1": data_sets, "D2": leak, "D3": leak, "D4": leak, "D6": same_size, "D7": depth},
              draws=tables.DRAWS)
 
 

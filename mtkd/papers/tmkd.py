@@ -138,8 +138,7 @@ def made_with(records: list[dict]) -> str:
         return f"{', '.join(most)} {last} {end}" if most else end
 
     lines = []
-    rows = [row | {"tier": r.get("tier", "")} for r in records if r.get("paper") == PAPER.name for row in r.get("data", [])]
-    for tier, data in pd.DataFrame(rows, columns=["tier", "task", "split", "samples"]).groupby("tier", sort=True):
+    for tier, data in PAPER.data_frame(records, every=True).groupby("tier", sort=True):
         train = data[data["split"] == "train"].groupby("task", sort=False)["samples"]
         words = [f"{task} with {numbers(sizes, 'or')} training texts" for task, sizes in train]
         pools = data.loc[data["split"].str.startswith("pool"), "samples"]
