@@ -27,18 +27,6 @@ ROLES = ("BERT", "RoBERTa", "DeBERTa")  # the thesis's teachers, in the order of
 PRINTED = {"BERT": "BERT-base-uncased-12", "RoBERTa": "RoBERTa-base-12", "DeBERTa": "DeBERTa-base-12",
            "our approach": "Our Approach", "average logits": "Average Logits", "baseline (random)": "Baseline"}
 OURS = {printed: ours for ours, printed in PRINTED.items()}
-STANDS_FOR = {"BERT": "BERT-base", "RoBERTa": "RoBERTa", "DeBERTa": "DeBERTa", FINE_TUNED: "DistilBERT"}  # rows of Table 4.2
-NAMED = ("bert-base-uncased", "roberta-base", "deberta-base", "distilbert-base-uncased")  # the models of Table 4.2
-NBME_MODELS = {
-    "bert-base-uncased": "BERT-Base-Uncased", "bio_clinicalbert": "Bioclinical BERT",
-    "biomednlp-biomedbert-base-uncased-abstract": "biomednlp-pubmedbert-base-uncased",
-    "biomednlp-pubmedbert-base-uncased-abstract": "biomednlp-pubmedbert-base-uncased",
-    "roberta-large": "roberta-large", "deberta-v3-large": "deberta-v3-large",
-}  # fmt: skip
-NBME_STUDENTS = {"bert-base-uncased": "BERT-base", "distilbert-base-uncased-distilled-squad": "DistilBERT-SQuAD"}
-LOSSES = {"average": "Student loss + Distillation loss", "camkd": "Student loss + CA-MKD",
-          "average+teacher": "Student loss + Distillation loss + Teacher loss"}
-START = {"plain": "plain", "tuned": "tuned on a related task before"}
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -150,14 +138,15 @@ def data_sizes(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict
 
 
 def model_sizes(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
-    """Table 4.2: layers and parameters of teachers and student, the thesis's beside them. Shown are the thesis's own models,
-    and those of runs that distilled a student: what a run for table 4.1 builds only to count samples is left out."""
+    """Table 4.2: layers and parameters of teachers and student, the thesis's beside them. Shown are the thesis's own models
+    (entry["models"]), and those of runs that distilled a student: what a run for table 4.1 builds only to count samples is left
+    out. entry["stands_for"]: the thesis's row for a role."""
     runs = rows["tier"] + rows["setting"]
-    known = runs.isin(runs[rows["kind"] == "student"]) | rows["model"].map(short).isin(NAMED)
+    known = runs.isin(runs[rows["kind"] == "student"]) | rows["model"].map(short).isin(entry["models"])
     rows = rows[known & rows["kind"].isin(["teacher", "finetuned", "undistilled"])]
     table = []
     for _, row in rows.drop_duplicates(["tier", "kind", "model"]).iterrows():
-        name = STANDS_FOR.get(row["column"], "-")
+        name = entry["stands_for"].get(row["column"], "-")
         layers, parameters = (paper.printed("table4_2", name, column) for column in ("layers", "parameters"))
         table.append({"tier": row["tier"], "model": row["model"], "stands for": name,
                       "layers": f"{row['layers']:.0f}", "thesis's layers": layers,
@@ -166,12 +155,13 @@ def model_sizes(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dic
 
 
 def span_models(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
-    """Table 5.10: F1 of every model fine-tuned on the span task: teachers, models beside them, students before distillation."""
+    """Table 5.10: F1 of every model fine-tuned on the span task: teachers, models beside them, students before distillation.
+    entry["models"]: what the thesis calls a model."""
     theirs = {n["row"]: f"{100 * n['value']:.0f}" for n in paper.published if n["exhibit"] == "table5_10"}
     table, shown = [], set()
     rows = for_data_set(rows, "NBME").sort_values(["tier", "task"], kind="stable")
     for (where, task, kind, model), group in rows.groupby(["source", "task", "kind", "model"], sort=False):
-        name = NBME_MODELS.get(short(model)) if task in DATA_SETS else None
+        name = entry["models"].get(short(model)) if task in DATA_SETS else None
         shown.add(name)
         role = {"undistilled": "student, before distillation", "finetuned": "fine-tuned beside"}.get(kind)
         table.append({"source": where, "model": model, "role": role or f"teacher {int(group['position'].iloc[0]) + 1}",
@@ -181,16 +171,17 @@ def span_models(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dic
 
 
 def span_students(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
-    """Table 5.11: F1 of the students on the span task by loss; the third experiment, described and never reported, besides."""
+    """Table 5.11: F1 of the students on the span task by loss; the third experiment, described and never reported, besides.
+    entry: models (what the thesis calls its students), losses (a method's), starts (in words)."""
     found, rows = {}, for_data_set(rows, "NBME")
     for (_, task, start, model, where), group in rows.groupby(["tier", "task", "start", "model", "source"], sort=True):
-        name = NBME_STUDENTS.get(short(model), "-") if DATA_SETS.get(task) == "NBME" else "-"
-        found[where, model, START[start], name] = dict(list(group.groupby("method")["score"]))
+        name = entry["models"].get(short(model), "-") if DATA_SETS.get(task) == "NBME" else "-"
+        found[where, model, entry["starts"][start], name] = dict(list(group.groupby("method")["score"]))
     shown = {name for *_, name in found}
-    found |= {(THESIS, name, "-", name): {} for name in NBME_STUDENTS.values() if name not in shown}
+    found |= {(THESIS, name, "-", name): {} for name in entry["models"].values() if name not in shown}
     table = []
     for (where, model, start, name), scores in found.items():
-        for method, loss in LOSSES.items():
+        for method, loss in entry["losses"].items():
             value = paper.printed("table5_11", name, loss)
             theirs = "-" if name == "-" else "not reported" if value is None else f"{100 * value:.0f}"
             table.append({"source": where, "student": model, "start": start, "stands for": name, "loss": loss,

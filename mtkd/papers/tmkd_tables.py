@@ -12,7 +12,6 @@ from mtkd.evidence.frame import in_order, per_second
 from mtkd.evidence.paper import Paper
 
 BLUE, GREY, ORANGE = (sns.color_palette("colorblind")[i] for i in (0, 7, 1))
-HEADS = {"plain": "no soft head", "one": "one soft head", "many": "a head per teacher", "each": "one student per teacher"}
 
 
 # --- rows that belong together --------------------------------------------------------------------------------------------
@@ -108,12 +107,12 @@ def by_layers(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]
 
 def all_speeds(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
     """Everything that was measured about speed, teachers and students by the same ruler: beside the students that the tables
-    show, or, in a tier without any, what there is."""
+    show, or, in a tier without any, what there is. entry["heads"]: what a method's students are built like."""
     used = beside(paper.frame(records, every=True), rows[rows["arm"].isin(("methods", "layers"))], "speed")
     rest = rows[(rows["arm"] == "speed") & ~rows["tier"].isin(used["tier"])]
     used = one_ruler(pd.concat([used, rest], ignore_index=True)).query("kind != 'ensemble' or n > 1")
     used = used.assign(network=[paper.label(row) if row["kind"] in ("teacher", "ensemble") else
-                                f"{row['built']}, {HEADS[row['method']]}" for _, row in used.iterrows()])
+                                f"{row['built']}, {entry['heads'][row['method']]}" for _, row in used.iterrows()])
     return pd.DataFrame([{"tier": tier, "network": network} | other_cells(entry, group)
                          for (tier, network), group in used.groupby(["tier", "network"], sort=False)])
 
