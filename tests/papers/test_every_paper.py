@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from mtkd import papers
 from mtkd.evidence.verdicts import NOT_TESTED
 
-MODULES = sorted(path.stem for path in Path(papers.__file__).parent.glob("*.py") if path.stem != "__init__")
+MODULES = sorted(f"papers.{path.stem}" for path in Path(papers.__file__).parent.glob("*.py") if path.stem != "__init__")
 
 
 def everything(paper: str) -> list[dict]:
     return import_module(f"test_{paper}").everything()
 
 
-@pytest.mark.parametrize("module", ["evidence.frame", "papers", *(f"papers.{name}" for name in MODULES)])
+@pytest.mark.parametrize("module", ["evidence.frame", "study.rows", "train.answers", "papers", *MODULES])
 def test_doctests(module):
     found = import_module(f"mtkd.{module}")
     result = doctest.testmod(found)

@@ -402,13 +402,6 @@ def test_a_student_is_compared_with_its_own_start():
     assert curve[curve["variant"] == "reward_3"]["value"].tolist() == pytest.approx([0.9 - 0.08, 0.05] * 3)
 
 
-def test_other_parameters_are_never_pooled():
-    few, many = record(made(2), parameters={"rl_epochs": 9}), record(made(4), parameters={"rl_epochs": 2})
-    with pytest.warns(UserWarning, match="2 sets of parameters"):
-        frame = rl_kd.frame([few, many])
-    assert frame["repeat"].nunique() == 4
-
-
 def test_teachers_come_from_the_experiment_of_the_students():
     """Readings of other sizes, and a run that only counts samples: neither lends its teachers to another's tables."""
     main = record([r for r in made(3) if r["arm"] != "readings"], parameters={"train_size": 1000})

@@ -66,15 +66,6 @@ def test_unequal_numbers_of_scores_are_left_out():
     assert cells(table, 2, "multi")["min"] == pytest.approx((0.70 + 0.72) / 2)
 
 
-def test_duplicates_keep_the_first_and_other_papers_are_ignored():
-    again = [r | {"score": 0.01} for r in HAND]
-    frame = rows_frame([record(HAND), record(again), record(HAND, paper="tmkd"), record(again, tier="small")])
-    frame = frame[frame["kind"] == "student"]
-    assert len(frame) == 2 * len(HAND)
-    assert frame[frame["tier"] == "demo"]["score"].min() == 0.60
-    assert frame["members"].map(type).eq(tuple).all()
-
-
 def test_order_of_rows_changes_nothing():
     table = seed_ensemble.aggregate(rows_frame([record(HAND)]))
     pd.testing.assert_frame_equal(table, seed_ensemble.aggregate(rows_frame([record(HAND[::-1])])))
