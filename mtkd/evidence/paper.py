@@ -3,9 +3,9 @@
 Everything here is general. What a YAML file may say:
 
     rows       how records become a frame (`frame.Rows`)
-    tasks      a task's plain name, or the start of its name up to "/", to the paper's name; stand_ins: the kit's for it
+    tasks      a task's name or plain name, or the start of it up to "/", to the paper's name; stand_ins: the kit's for it
     metrics    a metric's name to what tables call it; also: metrics shown beside the main one, each with the paper's data sets
-               on which it is not
+               on which it is not; unnamed: the one that columns of the paper's own data sets do not name
     smallest_effect   in units of accuracy (0.01 = one point; `contrasts.delta` has other metrics): what counts as an effect,
                and the margin of "equal" and "not worse". It is stated here, before any run
     margin     what functions of claims that are no contrast are given instead

@@ -31,7 +31,7 @@ from mtkd.train.recipes import Independent, Recipe
 from mtkd.train.teachers import Model
 
 STRIDE = 1000  # seeds per replicate: teachers from 0, models beside them from 100, students from 200. The kit's committed runs
-BESIDE, DISTILLED = 100, 201  # name them, so they stay as they are (mtkd/study.py has others)
+BESIDE, DISTILLED = 100, 201  # name them, so they stay as they are (mtkd/study has others)
 OTHERS = "other questions"
 SECTIONS = ("methods", "others", "temperature", "variants", "controls")
 ALLOWED = {**{name: values for name, (values, *_) in SWITCHES.items()}, "ties": experts.TIES,

@@ -185,7 +185,7 @@ class Experiment(Study):
         return torch.from_numpy(self.drawn(replicate).splits[split].labels)
 
     def ensemble(self, replicate: int, method: str, split: str) -> Tensor:
-        """The logits [n, C] of the teachers joined by one of rl_kd_scores.ENSEMBLES, fitted where its weights are learned."""
+        """The logits [n, C] of the teachers joined by one of rl_kd.ENSEMBLES, fitted where its weights are learned."""
         if method == "rand":
             rng = torch.Generator().manual_seed(self.student_seed(replicate))
             return ensembles.random_single(self.said(replicate, split), rng, self.p.batch_size)
