@@ -212,18 +212,35 @@ def beside_the_committed(records: list[dict]) -> bool:
     typer.echo("\nYour runs beside the committed ones:")
     for record, twin in zip(records, twins):
         typer.echo(f"  {record['paper']} {twin['run'][:6]}  {compare(record, twin, committed[record['paper']]).words}")
-    say_sentences(records)
-    tiers = {record["tier"] for record in records}
-    every = [record for found in committed.values() for record in found if record["tier"] in tiers]
-    typer.echo("\nThe claims, from all committed replicates, yours among them:")
-    say_claims(every)
+    for paper, found in committed.items():
+        tiers = {record["tier"] for record in records if record["paper"] == paper}
+        picture(paper, [record for record in found if record["tier"] in tiers], [r for r in records if r["paper"] == paper])
+    typer.echo("""
+●: mean effect over all committed replicates, with its 90% interval; ×: your runs alone; ░: what does not matter.
+"no relevant effect": the gain that the paper claims is smaller than what matters, whatever its sign.""")
     typer.echo(f"\nThe long tables and figures: {repo_root() / 'results' / 'reference' / 'report' / 'index.html'}")
     return True
 
 
+def picture(paper: str, committed: list[dict], yours: list[dict]) -> None:
+    """One paper in a terminal: what its models reach, and its claims' effects with the reader's own marked."""
+    from mtkd import papers
+    from mtkd.evidence import forest
+    from mtkd.report import statement
+
+    columns, found = min(shutil.get_terminal_size().columns, 110), papers.module(paper)
+    typer.echo(f"\n{papers.load(paper).title}")
+    say_sentences(committed)
+    strips = forest.of_claims(found.claims(committed), found.claims(yours))
+    for line, claim in zip(forest.lines(strips, columns), [*(strip.label for strip in strips), ""]):
+        typer.echo(line)
+        if claim:
+            typer.echo(textwrap.shorten(f"    {statement(claim)}", columns, placeholder=" ...", drop_whitespace=False))
+
+
 def tell(records: list[dict], folder: Path) -> None:
     """Print the claims table of the papers in `records`, and write the HTML report."""
-    from mtkd.report import write_report
+    from mtkd.report_page import write_report
 
     say_sentences(records)
     say_claims(records)

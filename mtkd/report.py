@@ -182,13 +182,6 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows) + "\n"
 
 
-def claims_markdown(verdicts: list[Verdict]) -> str:
-    """The claims as a GitHub table, for the README and for notebooks."""
-    rows = [(v.claim, v.tier, statement(v.claim), v.words, outcome(v), stated(v), "; ".join(beside(v))) for v in verdicts]
-    columns = ["claim", "tier", "the paper says", "on average", "effect", "as stated", "beside"]
-    return markdown_table(pd.DataFrame(rows, columns=columns))
-
-
 def claims_matrix(verdicts: list[Verdict]) -> str:
     """One line per claim, one column per tier, as a GitHub table: the verdict on average, and how many settings pass."""
     tiers = list(dict.fromkeys(v.tier for v in verdicts if v.tier))
@@ -196,17 +189,6 @@ def claims_matrix(verdicts: list[Verdict]) -> str:
     names = dict.fromkeys(v.claim for v in verdicts)
     rows = [[name, statement(name), *(cells.get((name, tier), "-") for tier in tiers)] for name in names]
     return markdown_table(pd.DataFrame(rows, columns=["claim", "the paper says", *tiers]))
-
-
-def details(records: list[dict], verdicts: list[Verdict]) -> str:
-    """A page of Markdown for who browses the report's folder: every verdict with its numbers, and how it was run."""
-    return "\n".join([
-        "# What came out, in numbers\n",
-        "Written by `mtkd report`, never by hand. `index.html` beside this file has all of it with every setting of every "
-        "claim, the tables and the figures; `claims.json` the tests for programs.\n",
-        "## Claims\n", claims_markdown(verdicts),
-        "## Runs\n", provenance_table(records) if records else "There are no records yet.\n",
-    ])  # fmt: skip
 
 
 def claims_json(verdicts: list[Verdict]) -> str:
@@ -256,35 +238,3 @@ def splice(path: str | Path, marker: str, text: str) -> bool:
     if new != old:
         path.write_text(new, encoding="utf-8")
     return new != old
-
-
-def floor_exhibit(paper: str, records: list[dict]) -> papers.Exhibit:
-    """A paper's floor table, with what came out in three sentences per task as its caption."""
-    own = [record for record in records if record["paper"] == paper]
-    table = papers.floor_table(own)
-    caption = " ".join(papers.floor_sentences(own)) or f"No run with a floor yet: `mtkd run params/{paper}/demo.yaml`."
-    return papers.Exhibit(f"{paper}.floor", "a floor under every result", caption,
-                          table.drop(columns="paper") if len(table) else None)
-
-
-def write_report(records: list[dict], folder: str | Path) -> Path:
-    """Write index.html (one self-contained page), README.md, claims.json and figures/*.png; the path of the page."""
-    from mtkd.report_page import render  # jinja2 and the figures are needed here only
-
-    folder = Path(folder)
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    verdicts = all_verdicts(records)
-    working = [entry.id for entry in papers.all_exhibits() if entry.status == "working"]
-    exhibits = {f"{name}.floor": floor_exhibit(name, records) for name in papers.PAPERS}
-    exhibits |= {identifier: papers.exhibit(identifier, records) for identifier in working}
-    extras = [identifier for name in papers.PAPERS for identifier in papers.extras(name)]
-    exhibits |= {identifier: papers.exhibit(identifier, records) for identifier in extras}
-    for identifier, exhibit in exhibits.items():
-        if not exhibit.missing and not exhibit.is_table:
-            (figures / f"{identifier}.png").write_bytes(exhibit.png())
-    (folder / "claims.json").write_text(claims_json(verdicts), encoding="utf-8")
-    (folder / "README.md").write_text(details(records, verdicts), encoding="utf-8")
-    page = folder / "index.html"
-    page.write_text(render(records, verdicts, exhibits), encoding="utf-8")
-    return page

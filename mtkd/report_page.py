@@ -1,115 +1,190 @@
-"""The report's HTML page: one file without outside references, readable on a phone, in print and in a dark theme."""
+"""The report as a replication study: one HTML page without outside references, readable on a phone, in print and in a dark
+theme, and the same as Markdown that can be cited. The texts are `report.html.j2` and `report.md.j2`, every number is computed.
+"""
 
+import math
 import re
+from collections import Counter
+from importlib import resources
+from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from mtkd import __version__, papers
+from mtkd.evidence import forest, verdicts
 from mtkd.evidence.verdicts import Verdict
 from mtkd.papers import Exhibit
-from mtkd.report import beside, number, outcome, p_value, stated, statement
+from mtkd.report import (
+    all_verdicts,
+    beside,
+    claims_json,
+    markdown_table,
+    number,
+    outcome,
+    p_value,
+    provenance_table,
+    stated,
+    statement,
+)  # fmt: skip
 
-TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>mtkd report</title>
-<style>
-:root { --ink: #1d2329; --soft: #5b6570; --line: #d8dde2; --page: #ffffff; --box: #f5f7f9; --link: #0b5cad;
-  --good: #12703c; --bad: #a8201a; --open: #7a5200; --none: #56606a; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #a3adb7; --line: #39424b; --page: #14181c;
-  --box: #1d2329; --link: #7db8f5; --good: #6fce98; --bad: #f2938d; --open: #e4bb6a; --none: #a3adb7; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.35rem; margin: 2.6rem 0 .4rem; }
-h3 { font-size: 1.05rem; margin: 2rem 0 .4rem; } p { margin: .4rem 0; } a { color: var(--link); }
-.soft, figcaption { color: var(--soft); font-size: .9rem; } code { font-size: .88em; overflow-wrap: anywhere; }
-nav { margin: .8rem 0; } nav a { margin-right: 1rem; white-space: nowrap; }
-.scroll { overflow-x: auto; margin: .5rem 0; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .5rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-.numbers td, .numbers th { white-space: nowrap; } tr:last-child > td { border-bottom: 0; }
-thead th { background: var(--box); font-weight: 600; }
-.badge { display: inline-block; padding: .05rem .55rem; border: 1.5px solid currentColor; border-radius: 1rem;
-  font-weight: 600; font-size: .82rem; white-space: nowrap; }
-.supported { color: var(--good); } .contradicted { color: var(--bad); } .no-relevant-effect { color: var(--link); }
-.open { color: var(--open); } .not-tested, .not-testable { color: var(--none); border-style: dashed; }
-.claim { border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; margin: .7rem 0; }
-.claim header { display: flex; flex-wrap: wrap; gap: .6rem; align-items: baseline; }
-.claim header b { flex: 1 1 18rem; }
-figure { margin: .5rem 0 1.5rem; } figure img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
-.missing { border: 1px dashed var(--line); border-radius: 6px; padding: .6rem .9rem; color: var(--soft); }
-details { margin: .4rem 0; } summary { cursor: pointer; color: var(--link); font-size: .9rem; }
-</style>
-</head>
-<body>
-<h1>Multi-teacher distillation: what came out</h1>
-<p class="soft">mtkd {{ version }}; {{ records|length }} record{{ "" if records|length == 1 else "s" }} read.
-The page holds its figures and needs no network.</p>
-<nav>{% for paper in working %}<a href="#{{ paper.data.paper }}">{{ paper.data.paper }}</a>{% endfor %}
-<a href="#records">how it was run</a></nav>
+WORDS = {verdicts.SUPPORTED: "#12703c", verdicts.CONTRADICTED: "#a8201a", verdicts.NO_EFFECT: "#0b5cad",
+         verdicts.OPEN: "#8a5c00", verdicts.NOT_TESTABLE: "#56606a", verdicts.NOT_TESTED: "#56606a"}  # in the order of counts
+DECIDED = (verdicts.SUPPORTED, verdicts.CONTRADICTED, verdicts.NO_EFFECT)
+SECTIONS = {"easy": "What was easy", "hard": "What was hard", "open": "What the authors left open"}
 
-{% for paper in working %}
-<h2 id="{{ paper.data.paper }}">{{ paper.data.title }}</h2>
-<p class="soft">{{ paper.data.authors }}</p>
-<h3>Claims</h3>
-{% for v in paper.verdicts %}
-<div class="claim">
-<header><span><b>{{ v.claim }}</b>{% if v.tier %} <span class="soft">{{ v.tier }} tier</span>{% endif %}</span>
-<b>{{ statement(v.claim) }}</b>
-<span class="badge {{ v.verdict|replace(' ', '-') }}">{{ v.words }}</span></header>
-<p>On average: {{ prose(outcome(v)) }}</p>
-{% if stated(v) %}<p>{{ stated(v)|capitalize_first }}</p>{% endif %}
-{% for line in beside(v, 2) %}<p class="soft">{{ line|capitalize_first }}</p>
-{% endfor %}
-{% if v.parts %}
-<p class="soft">{% if v.test %}Test: {{ v.test }}; smallest effect of interest {{ number(v.delta) }} {{ v.unit }}. {% endif %}
-Stood on: {{ prose(v.note) }}.</p>
-<details><summary>each of the {{ v.parts|length }} settings</summary><div class="scroll"><table class="numbers">
-<thead><tr><th>setting</th><th>n</th><th>effect</th><th>interval</th><th>p</th><th>tested</th></tr></thead><tbody>
-{% for part in v.parts %}<tr><td>{{ part.label }}</td><td>{{ part.n }}</td><td>{{ number(part.effect, sign=True) }}</td>
-<td>[{{ number(part.interval[0], sign=True) }}, {{ number(part.interval[1], sign=True) }}]</td>
-<td>{{ p_value(part.p) }}</td><td>{{ part.test }}{{ ", left out" if part.left_out }}</td></tr>
-{% endfor %}</tbody></table></div></details>
-{% endif %}
-{% if v.printed %}<details><summary>the {{ v.printed|length }} settings of the paper's own tables</summary>
-<div class="scroll"><table class="numbers"><thead><tr><th>setting</th><th>printed difference</th><th></th></tr></thead><tbody>
-{% for setting in v.printed %}<tr><td>{{ setting.label }}</td><td>{{ number(setting.difference, sign=True) }}</td>
-<td>{{ "fails the sentence" if setting.fails }}</td></tr>
-{% endfor %}</tbody></table></div></details>{% endif %}
-</div>
-{% endfor %}
-<h3>Tables and figures</h3>
-{% for exhibit in paper.exhibits %}
-<figure id="{{ exhibit.id }}">
-<h3>{{ exhibit.id }}: {{ exhibit.title }}</h3>
-{% if exhibit.missing %}<div class="missing">{{ prose(exhibit.caption) }}</div>
-{% else %}
-{% if exhibit.is_table %}<div class="scroll">{{ table(exhibit.content) }}</div>
-{% else %}<img src="{{ exhibit.data_uri() }}" alt="{{ exhibit.id }}: {{ exhibit.title }}">{% endif %}
-<figcaption>{{ prose(exhibit.caption) }}</figcaption>
-{% endif %}
-</figure>
-{% endfor %}
-{% if paper.data.misprints %}<details><summary>misprints found in the paper</summary><ul>
-{% for m in paper.data.misprints %}<li>{{ m.where }}, {{ m.row }}{{ ", " ~ m.column if m.column }}: prints
-{{ m.printed }}, where {{ m.why }} gives {{ m.expected }}</li>{% endfor %}</ul></details>{% endif %}
-{% endfor %}
 
-<h2>Planned</h2>
-{% for data in planned %}<p>{{ data.title }} (<code>{{ data.paper }}</code>): planned,
-{{ data.claims|length }} claims and {{ data.exhibits|length }} exhibits.</p>{% endfor %}
+def write_report(records: list[dict], folder: str | Path) -> Path:
+    """Write index.html (one self-contained page), README.md, claims.json and figures/*.png; the path of the page."""
+    folder = Path(folder)
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    found = all_verdicts(records)
+    exhibits = {f"{name}.floor": floor_exhibit(name, records) for name in papers.PAPERS}
+    shown = [entry.id for entry in papers.all_exhibits()]
+    shown += [identifier for name in papers.PAPERS for identifier in papers.extras(name)]
+    exhibits |= {identifier: papers.exhibit(identifier, records) for identifier in shown}
+    for identifier, exhibit in exhibits.items():
+        if not exhibit.missing and not exhibit.is_table:
+            (figures / f"{identifier}.png").write_bytes(exhibit.png())
+    content = study(records, found, exhibits)
+    if content["tiers"]:
+        drawn = forest.figure([(f"{tier['name']} tier", tier["strips"]) for tier in content["tiers"]], WORDS)
+        drawn.savefig(figures / "claims.png", dpi=110)
+    (folder / "claims.json").write_text(claims_json(found), encoding="utf-8")
+    (folder / "README.md").write_text(render("report.md.j2", content), encoding="utf-8")
+    page = folder / "index.html"
+    page.write_text(render("report.html.j2", content), encoding="utf-8")
+    return page
 
-<h2 id="records">How it was run</h2>
-{% if records %}<div class="scroll">{{ table(provenance) }}</div>{% else %}
-<p class="missing">There are no records yet.</p>{% endif %}
-</body>
-</html>
-"""
+
+def render(template: str, content: dict) -> str:
+    """One of the two texts, filled in."""
+    environment = Environment(autoescape=template.endswith("html.j2"), trim_blocks=True, lstrip_blocks=True)
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    helpers = [statement, outcome, stated, beside, number, p_value, prose, pos, finite, forest.of_claim]
+    source = resources.files("mtkd").joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(content, table=html_table, markdown=markdown_table, reach=f"{forest.REACH:g}",
+                                                  **{helper.__name__: helper for helper in helpers})
+
+
+# --- what both texts say --------------------------------------------------------------------------------------------------
+
+
+def study(records: list[dict], found: list[Verdict], exhibits: dict[str, Exhibit]) -> dict:
+    """Everything that the templates show. exhibits: by id, in order; a paper's are those whose id begins with its name."""
+    working, planned = [], []
+    for name in papers.PAPERS:
+        data, ours = papers.load(name), [shown for key, shown in exhibits.items() if key.startswith(f"{name}.")]
+        if not ours:
+            planned.append(data)
+            continue
+        mine = {claim.id: [v for v in found if v.claim == claim.id] for claim in data.claims}
+        claims = [{"id": claim.id, "statement": claim.statement, "verdicts": mine[claim.id],
+                   "printed": next((v.printed for v in mine[claim.id]), ())} for claim in data.claims]
+        table = [{"claim": v.claim, "the paper says": statement(v.claim), "tier": v.tier, "on average": v.words,
+                  "here": outcome(v), "the paper prints": printed(v), "as stated": stated(v)}
+                 for each in mine.values() for v in each]
+        texts = papers.raw(name).get("study", {})
+        own = [record for record in records if record["paper"] == name]
+        working.append({"data": data, "exhibits": ours, "claims": claims, "table": pd.DataFrame(table),
+                        "results": [counted(mine), *papers.floor_sentences(own)],
+                        "study": [(title, texts[key]) for key, title in SECTIONS.items() if key in texts]})
+    tiers = [{"name": name, "about": about(name, records), "counts": counts([v for v in found if v.tier == name]),
+              "strips": forest.of_claims(v for v in found if v.tier == name)}
+             for name in dict.fromkeys(v.tier for v in found if v.tier)]
+    return {"version": __version__, "records": records, "working": working, "planned": planned, "tiers": tiers,
+            "summary": summary(found), "method": method(records, found), "provenance": provenance(records),
+            "runs": provenance_table(records) if records else "", "level": f"{found[0].level:.0%}" if found else ""}
+
+
+def counts(found: list[Verdict]) -> list[tuple[str, int]]:
+    """(word, number of claims), in the order of `WORDS`."""
+    every = Counter(v.verdict for v in found)
+    return [(word, every[word]) for word in WORDS if every[word]]
+
+
+def counted(mine: dict[str, list[Verdict]]) -> str:
+    """How a paper's claims came out, tier by tier, in a sentence."""
+    every = [v for found in mine.values() for v in found]
+    words = [f"in the {tier} tier " + ", ".join(f"{n} {word}" for word, n in counts([v for v in every if v.tier == tier]))
+             for tier in dict.fromkeys(v.tier for v in every if v.tier)]
+    return f"Of its {len(mine)} claims: {'; '.join(words)}." if words else f"None of its {len(mine)} claims has a run yet."
+
+
+def printed(v: Verdict) -> str:
+    """The paper's own numbers for a claim: the mean difference over the settings of its tables, and their span."""
+    values = [setting["difference"] for setting in v.printed]
+    if not values:
+        return "no numbers"
+    mean, low, high = (number(value, sign=True) for value in (sum(values) / len(values), min(values), max(values)))
+    return f"{mean}, from {low} to {high} over {len(values)} settings"
+
+
+def summary(found: list[Verdict]) -> str:
+    """What came out of all claims, in three sentences."""
+    names = dict.fromkeys(v.claim for v in found)
+    decided = {v.claim for v in found if v.verdict in DECIDED}
+    of = {word: {v.claim for v in found if v.verdict == word} for word in WORDS}
+    each = [f"{len(claims)} {word}" for word, claims in of.items() if claims]
+    fails, holds = ({v.claim for v in found if v.as_stated == word} for word in (verdicts.FAILS, verdicts.HOLDS))
+    tables = {v.claim: any(setting["fails"] for setting in v.printed) for v in found if v.printed}
+    return (f"Of {len(names)} claims, {len(decided)} are decided on average over their settings in at least one tier. "
+            f"Counting a claim in every tier that it was tested in: {', '.join(each)}. "
+            f"Read as they stand, for every setting, {len(holds)} hold and {len(fails)} fail in some tier; "
+            f"{sum(tables.values())} of the {len(tables)} whose numbers are printed fail in the paper's own tables.")
+
+
+def about(tier: str, records: list[dict]) -> str:
+    """What a tier is, in a few numbers: runs, models, hours and the machines."""
+    own = [record for record in records if record["tier"] == tier]
+    hours = sum((record.get("timing") or {}).get("wall_s") or 0 for record in own) / 3600
+    machines = [(record.get("provenance") or {}).get("hardware") or {} for record in own]
+    names = dict.fromkeys(machine.get("gpu") or machine.get("cpu") or "unknown" for machine in machines)
+    return f"{len(own)} runs, {sum(len(record['rows']) for record in own):,} models, {hours:.1f} hours on {', '.join(names)}"
+
+
+def method(records: list[dict], found: list[Verdict]) -> list[str]:
+    """How runs were made and claims were tested, in short paragraphs."""
+    tasks: dict[str, set[str]] = {}
+    for record in records:
+        tasks.setdefault(record["tier"], set()).update(row["task"] for row in record["rows"] if row.get("task"))
+    lines = [f"The {tier} tier: {about(tier, records)}; data: {', '.join(sorted(names))}." for tier, names in tasks.items()]
+    needed = [v for v in found if v.needed]
+    return [
+        *lines,
+        "A replicate draws a new training set and new seeds; the test set stays. Both sides of a comparison share data and "
+        "seeds, so all tests are paired. Epochs are chosen on validation data.",
+        "On average: per replicate, the mean over the settings that the paper's sentence names, then one paired test over "
+        f"replicates, of which there must be {verdicts.MIN_REPLICATES}. From {verdicts.TWO_WAY_FROM} replicates, a bootstrap "
+        "over replicates and test items stands beside Student's interval, and the wider one counts. The p values of a tier "
+        f"are corrected by Holm's method over the {papers.FAMILY} claims. Where the teachers are not clearly above the "
+        "student that was not distilled, nothing can be shown and the claim is not testable there.",
+        "As stated: the sentence as the paper has it, for every setting. It holds if each setting passes by itself.",
+        *([f"{len(needed)} verdicts would need more replicates, as each says."] if needed else []),
+    ]
+
+
+def floor_exhibit(paper: str, records: list[dict]) -> Exhibit:
+    """A paper's floor table, with what came out in three sentences per task as its caption."""
+    own = [record for record in records if record["paper"] == paper]
+    table = papers.floor_table(own)
+    caption = " ".join(papers.floor_sentences(own)) or f"No run with a floor yet: `mtkd run params/{paper}/demo.yaml`."
+    return Exhibit(f"{paper}.floor", "a floor under every result", caption, table.drop(columns="paper") if len(table) else None)
+
+
+# --- small parts of the page ----------------------------------------------------------------------------------------------
+
+
+def pos(strip: forest.Strip, value: float) -> float:
+    """Where a value stands on a strip that is 100 wide."""
+    return round(100 * strip.at(value), 2)
+
+
+def finite(strip: forest.Strip) -> bool:
+    """Whether a strip has an interval."""
+    return math.isfinite(strip.low + strip.high)
 
 
 def html_table(table: pd.DataFrame) -> Markup:
@@ -141,23 +216,3 @@ def provenance(records: list[dict]) -> pd.DataFrame:
             | {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
         )
     return pd.DataFrame(rows)
-
-
-def render(records: list[dict], verdicts: list[Verdict], exhibits: dict[str, Exhibit]) -> str:
-    """The page as text. exhibits: everything to be shown, by id, in order; a paper's are those that begin with it."""
-    working, planned = [], []
-    for name in papers.PAPERS:
-        data = papers.load(name)
-        ours = [exhibit for identifier, exhibit in exhibits.items() if identifier.startswith(f"{name}.")]
-        claims = {claim.id for claim in data.claims}
-        if ours:
-            mine = [verdict for verdict in verdicts if verdict.claim in claims]
-            working.append({"data": data, "exhibits": ours, "verdicts": mine})
-        else:
-            planned.append(data)
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    helpers = {"statement": statement, "outcome": outcome, "stated": stated, "beside": beside, "number": number}
-    helpers |= {"p_value": p_value, "table": html_table, "prose": prose}
-    content = {"working": working, "planned": planned, "records": records, "provenance": provenance(records)}
-    return environment.from_string(TEMPLATE).render(version=__version__, **content, **helpers)

@@ -27,13 +27,11 @@ ABOVE = {  # a room may import the rooms that are named beside it
     "report_page": "errors store evidence papers report",
     "lecture": "errors evidence papers report",
     "miniatures": "errors data models tokens",
-    "cli": "errors evidence papers report rules runs miniatures",
+    "cli": "errors evidence papers report report_page rules runs miniatures",
     "__init__": "errors store measure data tokens models rules train lecture",
 }
 # What still breaks the table, as "room -> room". It may only shrink: a line whose break is gone must go too.
-BREAKS = """
-report -> report_page
-"""
+BREAKS = ""
 
 
 def imports(path: Path) -> set[str]:
@@ -67,7 +65,8 @@ def test_a_room_imports_only_rooms_above_it():
 def test_the_table_has_no_circle():
     order = list(ABOVE)
     assert all(order.index(may.split(".")[0]) < order.index(room) for room, rooms in ABOVE.items() for may in rooms.split())
-    assert {path.name.removesuffix(".py") for path in ROOT.iterdir() if path.name != "__pycache__"} <= set(ABOVE)
+    assert {path.name.removesuffix(".py") for path in ROOT.iterdir()
+            if path.suffix in ("", ".py") and path.name != "__pycache__"} <= set(ABOVE)
 
 
 HEAVY = {"torch", "transformers", "pandas", "matplotlib", "papermill"}

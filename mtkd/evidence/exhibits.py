@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mtkd.evidence.contrasts import Contrast, settings
-from mtkd.evidence.frame import differences, hardware, in_order, points, split_counts
+from mtkd.evidence.frame import WORDS, differences, hardware, in_order, points, split_counts
 from mtkd.evidence.stats import holm, paired
 
 if TYPE_CHECKING:
@@ -63,28 +63,37 @@ class Exhibit:
 # --- scores, ours above the paper's -----------------------------------------------------------------------------------
 
 
-def score_cells(paper: Paper, rows: pd.DataFrame, number: bool = True) -> dict[str, str]:
-    """Table cells of one line: per task and metric mean ± standard deviation; with `number` the first also says n."""
+def score_cells(paper: Paper, rows: pd.DataFrame) -> dict[str, str]:
+    """Table cells of one line: per task and metric mean ± standard deviation, the first of a task with n. A metric that goes
+    without saying (the entry `unnamed` of the paper's data) is not named where the paper has the task itself."""
     cells = {}
-    for task, group in rows.groupby("task", sort=True):
+    for task, group in rows.groupby("task", sort=False):
         for place, (label, column) in enumerate(paper.shown_metrics(group)):
-            n = f" n={len(group)}" if number and place == 0 else ""
+            label = "" if label == paper.data.get("unnamed") and paper.printed_task(task) else label
+            n = f" n={len(group)}" if place == 0 else ""
             cells[f"{paper.task(task)} {label}".strip()] = points(group[column]) + n
     return cells
 
 
+def other_cells(entry: dict, rows: pd.DataFrame) -> dict[str, object]:
+    """Table cells of one line that are no scores: entry["cells"] says which column each shows, and in which of `WORDS`."""
+    return {header: WORDS[words](rows[column].dropna()) for header, (column, words) in entry.get("cells", {}).items()
+            if rows[column].notna().any()}
+
+
 def lines(paper: Paper, entry: dict, rows: pd.DataFrame) -> dict[tuple, dict[str, str]]:
     """Our lines of a table, keyed by (source, *labels): one per tier and value of the columns in entry["lines"], in the order
-    that entry["order"] gives. average: header of the mean over tasks, where there are several."""
+    that entry["order"] gives. average: header of the mean over tasks, where there are several; scores: false for none."""
     found = {}
     labels = list(entry.get("lines") or ["name"])
-    for (tier, *key), group in in_order(rows, {"tier": None, **entry.get("order", {})}).groupby(["tier", *labels], sort=False):
-        cells = score_cells(paper, group)
+    rows = in_order(rows, {"tier": None, **entry.get("order", {}), "task": None})
+    for (tier, *key), group in rows.groupby(["tier", *labels], sort=False):
+        cells = score_cells(paper, group) if entry.get("scores", True) else {}
         if entry.get("average") and group["task"].nunique() > 1:
             cells[entry["average"]] = f"{100 * group.groupby('task')['score'].mean().mean():.1f}"
         if entry.get("size"):
             cells |= size_cell(group["parameters"].dropna())
-        found[f"{tier} tier", *key] = cells
+        found[f"{tier} tier", *key] = cells | other_cells(entry, group)
     return found
 
 
@@ -118,9 +127,19 @@ def with_paper(paper: Paper, entry: dict, found: dict[tuple, dict[str, str]]) ->
     return table[[column for column in table if column not in last] + last]
 
 
-def table(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
-    """Models down, tasks and metrics across, the paper's lines below."""
-    return with_paper(paper, entry, lines(paper, entry, rows))
+def table(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Models down, tasks and metrics across, the paper's lines below; with entry["turned"] models across. entry["several"],
+    (column, another): only rows with a value of the first for which there are several of the other."""
+    if "several" in entry:
+        of, value = entry["several"]
+        rows = rows[rows.groupby(["tier", of])[value].transform("nunique") > 1]
+    found = lines(paper, entry, rows)
+    if entry.get("turned"):
+        found, models = {}, found
+        for (source, label), cells in models.items():
+            for head, cell in cells.items():
+                found.setdefault((source, head), {})[label] = cell
+    return with_paper(paper, entry, found) if found else None
 
 
 def variants(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:

@@ -123,6 +123,37 @@ def points(scores: pd.Series) -> str:
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
 
 
+def signed(values: pd.Series) -> str:
+    """Mean ± sample standard deviation of differences in points, with a sign.
+
+    >>> signed(pd.Series([0.005, 0.01]))
+    '+0.75 ± 0.35'
+    """
+    found = 100 * values.dropna().astype(float)
+    return f"{found.mean() + 0.0:+.2f}" + (f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else "")
+
+
+def million(parameters: pd.Series) -> str:
+    """Parameters in millions, a range where the models of a line differ (tasks with other numbers of classes)."""
+    low, high = (f"{n / 1e6:.4g}" if n >= 1e6 else f"{n / 1e6:.3g}" for n in (parameters.min(), parameters.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def per_second(values: pd.Series) -> str:
+    """A speed: three digits, ± the standard deviation over repeats (two digits).
+
+    >>> per_second(pd.Series([10_630.0, 11_090.0]))
+    '10,900 ± 330'
+    """
+    mean, sd = float(f"{values.mean():.3g}"), float(f"{values.std(ddof=1):.2g}") if len(values) > 1 else None
+    return " ± ".join(f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in (mean, sd) if value is not None)
+
+
+WORDS = {"points": points, "signed": signed, "million": million, "per second": per_second,
+         "median": lambda values: f"{values.median():g}", "mean": lambda values: f"{values.mean():.3g}",
+         "first": lambda values: values.iloc[0], "number": lambda values: values.nunique()}  # as YAML files name them
+
+
 def differences(ours: pd.DataFrame, theirs: pd.DataFrame, replicate: str = "repeat", value: str = "score") -> pd.Series:
     """Ours minus theirs in points, one number per replicate that both have (each the mean over its models)."""
     both = ours.groupby(replicate)[value].mean() - theirs.groupby(replicate)[value].mean()

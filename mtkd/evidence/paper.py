@@ -3,9 +3,9 @@
 Everything here is general. What a YAML file may say:
 
     rows       how records become a frame (`frame.Rows`)
-    tasks      a task's plain name, or the start of its name up to "/", to the paper's name; stand_ins: the kit's for it
+    tasks      a task's name or plain name, or the start of it up to "/", to the paper's name; stand_ins: the kit's for it
     metrics    a metric's name to what tables call it; also: metrics shown beside the main one, each with the paper's data sets
-               on which it is not
+               on which it is not; unnamed: the one that columns of the paper's own data sets do not name
     smallest_effect   in units of accuracy (0.01 = one point; `contrasts.delta` has other metrics): what counts as an effect,
                and the margin of "equal" and "not worse". It is stated here, before any run
     margin     what functions of claims that are no contrast are given instead
@@ -104,16 +104,19 @@ class Paper:
         """All rows of this paper's records (see `frame.rows_frame`) and what `derive` adds."""
         return self.derive(rows_frame(self.rows, records, every))
 
-    def data_frame(self, records: list[dict]) -> pd.DataFrame:
-        """The records' rows about data: task, split, samples ... and tier; one per tier, task and split."""
+    def data_frame(self, records: list[dict], every: bool = False) -> pd.DataFrame:
+        """The records' rows about data: task, split, samples ... and tier; one per tier, task and split, the one with the most
+        samples, since others may have kept a part of the data only (or `every`)."""
         rows = [row | {"tier": record.get("tier", "")} for record in records if record.get("paper") == self.name
                 for row in record.get("data", [])]
-        return pd.DataFrame(rows).drop_duplicates(["tier", "task", "split"]) if rows else pd.DataFrame()
+        found = pd.DataFrame(rows, columns=None if rows else ["tier", "task", "split", "samples"])
+        largest = found.sort_values("samples", ascending=False, kind="stable").drop_duplicates(["tier", "task", "split"])
+        return found if every else largest.sort_index()
 
     def printed_task(self, task: str) -> str | None:
         """The paper's name for a task of its own data ("glue/sst2" gives "SST-2"); None for any other."""
         names = self.data.get("tasks", {})
-        own = names.get(plain_name(task))
+        own = names.get(task) or names.get(plain_name(task))
         return own or next((name for start, name in names.items() if start.endswith("/") and task.startswith(start)), None)
 
     def task(self, task: str) -> str:

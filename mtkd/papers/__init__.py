@@ -32,7 +32,7 @@ class Claim:
     paper: str
     statement: str
     kind: str
-    status: str
+    status: str = "working"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ExhibitEntry:
     paper: str
     in_paper: str
     regenerates: str
-    status: str
+    status: str = "working"
     numbers: str = ""
     says: str = ""
 
@@ -83,15 +83,12 @@ def load(paper: str) -> PaperData:
     'S1'
     """
     data = raw(paper)
-    claims = [Claim(name, paper, entry["says"], entry.get("kind", "superiority"), "working")
-              for name, entry in data["claims"].items()]
-    shown = [ExhibitEntry(f"{paper}.{name}", paper, entry["title"], entry.get("regenerates", ""), "working",
-                          entry.get("numbers", ""), entry.get("says", ""))
+    claims = [Claim(name, paper, entry["says"], entry.get("kind", "superiority")) for name, entry in data["claims"].items()]
+    shown = [ExhibitEntry(f"{paper}.{name}", paper, entry["title"], entry.get("regenerates", ""),
+                          numbers=entry.get("numbers", ""), says=entry.get("says", ""))
              for name, entry in data["exhibits"].items() if not entry.get("extra")]
-    return PaperData(
-        paper, data["title"], data["authors"], tuple(claims), tuple(shown), tuple(data["published"]),
-        tuple(data["misprints"]), tuple(data.get("notes", ())),
-    )  # fmt: skip
+    return PaperData(paper, data["title"], data["authors"], tuple(claims), tuple(shown), tuple(data["published"]),
+                     tuple(data["misprints"]), tuple(data.get("notes", ())))
 
 
 def module(paper: str) -> ModuleType | None:
@@ -107,14 +104,6 @@ def all_claims() -> list[Claim]:
 def all_exhibits() -> list[ExhibitEntry]:
     """The 50 exhibits of the five papers, in order."""
     return [entry for paper in PAPERS for entry in load(paper).exhibits]
-
-
-def exhibit_entry(identifier: str) -> ExhibitEntry:
-    """The entry of one exhibit id such as "seed_ensemble.fig2"; KitError where there is none."""
-    for entry in all_exhibits():
-        if entry.id == identifier:
-            return entry
-    raise KitError(f"There is no exhibit {identifier!r}; `mtkd exhibits` lists all of them.")
 
 
 def paper(name: str) -> Paper:
@@ -157,13 +146,5 @@ def published_value(paper: str, table: str, row: str, column: str) -> float | No
     >>> published_value("seed_ensemble", "table2", "TinyBERT", "QQP drop")
     -0.2
     """
-    for entry in load(paper).published:
-        if (entry["exhibit"], entry["row"], entry["column"]) == (table, row, column):
-            return entry["value"]
-    return None
-
-
-def published_beside_ours(ours: pd.DataFrame, paper: str, table: str) -> pd.DataFrame:
-    """Add a column "paper" to a table with columns "row" and "column" (printed labels) and any of ours beside them."""
-    values = [published_value(paper, table, row, column) for row, column in zip(ours["row"], ours["column"])]
-    return ours.assign(paper=pd.array(values, dtype="object"))
+    found = (n["value"] for n in raw(paper)["published"] if (n["exhibit"], n["row"], n["column"]) == (table, row, column))
+    return next(found, None)

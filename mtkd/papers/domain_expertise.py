@@ -20,7 +20,6 @@ from functools import partial
 import pandas as pd
 
 from mtkd.evidence.verdicts import Verdict
-from mtkd.papers import domain_expertise_sizes as sizes
 from mtkd.papers import domain_expertise_tables as tables
 from mtkd.papers import read
 from mtkd.papers.domain_expertise_tables import (
@@ -56,16 +55,18 @@ def derived(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with more columns, and rows of the arms "recalls", "differences", "medians" and "spreads".
 
     thesis: whether the claims speak of the task; last: a teacher that stands last in its run; who, begun: a student in words;
-    column: where a table has the model (a role, a student, FINE_TUNED), for a difference that of its teacher; source.
+    student: which of the tables' students it is, "" for others; column: where a table has the model (a student, or a teacher's
+    role), for a difference that of its teacher; source, data set: of a line in a table.
     """
-    frame = frame.assign(column=columns(frame), begun="", who="")
-    student = frame["kind"].isin(["student", "undistilled", "control"])
-    tuned = frame["start"].eq("tuned")
-    frame.loc[student, "begun"] = ("fine-tuned" + tuned.map({True: " after a related task", False: ""}))[student]
-    frame.loc[student, "who"] = (frame["method"].map(METHODS) + tuned.map({True: ", tuned", False: ""}))[student]
-    own = ["tier", "task", "kind", "method", "variant", "repeat", "model", "metric", "setting", "fit_split"]
-    keys = [*own, "position", "column"]
-    of_class = [name for name in frame if name.startswith("recalls ")]
+    student, tuned = frame["kind"].isin(["student", "undistilled", "control"]), frame["start"].eq("tuned")
+    plain = frame["kind"].eq("student") & frame["variant"].eq("")
+    shown = frame["method"].map(STUDENTS).where(plain).mask(frame["kind"] == "undistilled", FINE_TUNED).fillna("")
+    begun = "fine-tuned" + tuned.map({True: " after a related task", False: ""})
+    who = frame["method"].map(METHODS) + tuned.map({True: ", tuned", False: ""})
+    frame = frame.assign(student=shown, column=shown.mask(shown == "", roles_of(frame)), begun=begun.where(student),
+                         who=who.where(student))
+    own = ["tier", "task", "kind", "method", "variant", "repeat", "model", "student", "metric", "setting", "fit_split"]
+    keys, of_class = [*own, "position", "column"], [name for name in frame if name.startswith("recalls ")]
     recalls = frame[frame["arm"] == CLASSES][[*keys, *of_class]].melt(keys, of_class, "class", "score")
     recalls = recalls.dropna(subset="score").assign(arm="recalls")
     recalls["class"] = recalls["class"].str.removeprefix("recalls ")
@@ -78,13 +79,14 @@ def derived(frame: pd.DataFrame) -> pd.DataFrame:
     found = pd.concat([frame, recalls, both, by.median().reset_index().assign(arm="medians"),
                        by.std().reset_index().assign(arm="spreads")], ignore_index=True)
     last = found.groupby(["tier", "task", "arm"])["position"].transform("max")
-    texts = {name: found[name].fillna("") for name in ("variant", "column", "who", "begun")}
-    return found.assign(**texts, thesis=found["task"].map(of_thesis).astype(bool), last=found["position"].eq(last),
+    texts = {name: found[name].fillna("") for name in ("variant", "student", "column", "who", "begun")}
+    data_set = {"data set": found["task"].map(DATA_SETS).fillna("-")}
+    return found.assign(**texts, **data_set, thesis=found["task"].map(of_thesis).astype(bool), last=found["position"].eq(last),
                         source=[source(*where) for where in zip(found["tier"], found["task"])])
 
 
-def columns(frame: pd.DataFrame) -> pd.Series:
-    """Which column of a table a row goes to: teachers by role, plain students by method; "" for none."""
+def roles_of(frame: pd.DataFrame) -> pd.Series:
+    """Which teacher of the thesis a row's model stands for, "" for none."""
     found = pd.Series("", index=frame.index)
     for _, rows in frame[frame["arm"] == CLASSES].groupby(["tier", "task", "setting"]):
         teachers = rows[rows["kind"] == "teacher"].sort_values("position", kind="stable")
@@ -93,9 +95,7 @@ def columns(frame: pd.DataFrame) -> pd.Series:
         for at, name in rows[rows["kind"] == "finetuned"]["model"].items():  # DeBERTa on Twitter-Sentiment
             (role,) = roles([name])
             found[at] = role if role in ROLES and role not in cast.values() else ""
-    plain = (frame["kind"] == "student") & (frame["variant"] == "")
-    found[plain] = frame["method"].map(STUDENTS)[plain].fillna("")
-    return found.mask(frame["kind"] == "undistilled", FINE_TUNED)
+    return found
 
 
 def mind(ours: dict, theirs: dict, rows: pd.DataFrame) -> bool:
@@ -106,7 +106,7 @@ def mind(ours: dict, theirs: dict, rows: pd.DataFrame) -> bool:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def leak(rows: pd.DataFrame) -> str:
+def leak(rows: pd.DataFrame, parts: list[dict] | None = None) -> str:
     """A warning for a caption or a verdict where the run's own rule found its experts on the test split; else nothing."""
     own = rows["fit_split"].eq("test") & rows["variant"].eq("") & rows["method"].isin(["expertise", "mixture"])
     tiers = ", ".join(sorted(set(rows["tier"][own])))
@@ -151,10 +151,6 @@ def depth(rows: pd.DataFrame, parts: list[dict]) -> str:
     return f"student of {layers:.0f} layer{'s' if layers > 1 else ''}" if layers else ""
 
 
-def leaky(rows: pd.DataFrame, parts: list[dict]) -> str:
-    return leak(rows)
-
-
 def training_sizes(records: list[dict]) -> str:
     """How much data the students of a paper's records were made with, in words: samples of each task's training split.
 
@@ -162,9 +158,7 @@ def training_sizes(records: list[dict]) -> str:
     ...     {"task": "pydocs/topic", "split": "train", "samples": 900}]}])
     'demo tier: pydocs/topic (900 training samples)'
     """
-    rows = [row | {"tier": record.get("tier", "")} for record in records if record.get("paper") == PAPER.name
-            for row in record.get("data", []) if row["split"] == "train"]
-    tiers = pd.DataFrame(rows, columns=["tier", "task", "samples"]).groupby("tier")
+    tiers = PAPER.data_frame(records, every=True).query("split == 'train'").groupby("tier")
     return "; ".join(f"{tier} tier: " + ", ".join(f"{task} ({' or '.join(map(str, sorted(set(sizes))))} training samples)"
                                                    for task, sizes in own.groupby("task")["samples"]) for tier, own in tiers)
 
@@ -180,8 +174,8 @@ def claims(records: list[dict], margin: float = 0.01, alpha: float = 0.05) -> li
 
 
 PAPER = read("domain_expertise", label=label, derive=derived, pairs={"mind": mind}, about=about,
-             notes={"D1": data_sets, "D2": leaky, "D3": leaky, "D4": leaky, "D6": same_size, "D7": depth},
-             draws=tables.DRAWS | sizes.DRAWS)
+             notes={"D1": data_sets, "D2": leak, "D3": leak, "D4": leak, "D6": same_size, "D7": depth},
+             draws=tables.DRAWS)
 
 
 def shows(draw: str, data_set: str) -> list[str]:

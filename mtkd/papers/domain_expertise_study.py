@@ -22,7 +22,8 @@ from mtkd.errors import KitError
 from mtkd.papers.domain_expertise import CLASSES, SPAN
 from mtkd.papers.domain_expertise_students import METHODS, STUDENTS, SWITCHES, Student, students
 from mtkd.rules import experts
-from mtkd.study import CONTROLS, Study, known, total
+from mtkd.study import CONTROLS, Study, known
+from mtkd.study.rows import joined
 from mtkd.train import distil, teachers
 from mtkd.train.answers import is_finished, is_table, shown, source_name
 from mtkd.train.prepare import Prepared
@@ -30,7 +31,7 @@ from mtkd.train.recipes import Independent, Recipe
 from mtkd.train.teachers import Model
 
 STRIDE = 1000  # seeds per replicate: teachers from 0, models beside them from 100, students from 200. The kit's committed runs
-BESIDE, DISTILLED = 100, 201  # name them, so they stay as they are (mtkd/study.py has others)
+BESIDE, DISTILLED = 100, 201  # name them, so they stay as they are (mtkd/study has others)
 OTHERS = "other questions"
 SECTIONS = ("methods", "others", "temperature", "variants", "controls")
 ALLOWED = {**{name: values for name, (values, *_) in SWITCHES.items()}, "ties": experts.TIES,
@@ -177,8 +178,7 @@ class Experiment(Study):
         def mean(split: str) -> Tensor:
             return torch.stack([teachers.logits_of(prepared, model, split) for model in models]).mean(0)
 
-        joined = Model(models[0].folder, "mean of logits", "", {"parameters": total(m.info.get("parameters") for m in models)})
-        yield self.row(replace(one, kind="ensemble"), [joined], mean)
+        yield self.row(replace(one, kind="ensemble"), [joined(models)], mean)
 
     def own(self, replicate: int) -> Student:
         """The thesis's student: "our approach", or in a span task the averaged logits."""

@@ -1,4 +1,4 @@
-"""The thesis's tables and figures that follow from recall per class, its numbers beside ours; and the names that they print.
+"""The thesis's tables and figures, its numbers beside ours; and the names that they print.
 
 Columns are roles: the teacher that stands where the thesis has BERT (RoBERTa, DeBERTa), and the three students. Where there is
 no run on a data set, its exhibit shows the stand-in's, named as such.
@@ -6,29 +6,27 @@ no run on a data set, its exhibit shows the stand-in's, named as such.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mtkd.evidence.frame import is_stand_in, points
+from mtkd.evidence.exhibits import sizes
+from mtkd.evidence.frame import WORDS, is_stand_in, points
 from mtkd.evidence.paper import Paper
+from mtkd.papers import raw
 
 CLASSES, SPAN, THESIS, FINE_TUNED = "classes", "span", "thesis", "fine-tuned only"
 STUDENTS = {"expertise": "our approach", "average": "average logits", "random": "baseline (random)"}  # the thesis's three
 METHODS = STUDENTS | {"camkd": "CA-MKD", "mixture": "mixture per class", "average+teacher": "average, teacher loss added"}
 CONTROLS = {"plain_ce": "plain CE, same compute", "shuffled_teacher": "shuffled teachers",
             "uniform_teacher": "uniform teachers"}
-DATA_SETS = {"mind/balanced": "MIND", "emotion": "EMOTION", "tweet_eval/emotion": "Twitter-Emotion",
-             "tweet_eval/sentiment": "Twitter-Sentiment", "nbme": "NBME"}
+DATA_SETS: dict[str, str] = raw("domain_expertise")["tasks"]
 PER_CLASS = {"EMOTION": "table5_2", "MIND": "table5_4", "Twitter-Emotion": "table5_6", "Twitter-Sentiment": "table5_8"}
 ROLES = ("BERT", "RoBERTa", "DeBERTa")  # the thesis's teachers, in the order of its tables
 PRINTED = {"BERT": "BERT-base-uncased-12", "RoBERTa": "RoBERTa-base-12", "DeBERTa": "DeBERTa-base-12",
            "our approach": "Our Approach", "average logits": "Average Logits", "baseline (random)": "Baseline"}
-# Which class a printed label of Table 5.6 must be, by the number of test samples (see the misprints in the data file).
-RELABELLED = {"Sadness": "anger", "Joy": "joy", "Anger": "optimism", "Optimism": "sadness"}
+OURS = {printed: ours for ours, printed in PRINTED.items()}
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -75,29 +73,17 @@ def roles(names: list[str]) -> dict[str, str]:
     return {role: found[role] for role in ROLES if role in found} | {name: name for name in left}
 
 
+def short(model: str) -> str:
+    return model.rsplit("/", 1)[-1].lower()
+
+
 def plain_class(name: str) -> str:
+    """A class label as it is compared, the thesis's and a task's own.
+
+    >>> plain_class("Food & Drink")
+    'foodanddrink'
+    """
     return "".join(c for c in name.lower().replace("&", "and") if c.isalnum())
-
-
-def class_of(data_set: str, printed: str) -> str:
-    """A printed class label in the form that `plain_class` gives to a task's own: where Table 5.6 has the labels of its
-    rows exchanged, the class that the row must be.
-
-    >>> class_of("MIND", "Food & Drink"), class_of("Twitter-Emotion", "Sadness")
-    ('foodanddrink', 'anger')
-    """
-    return plain_class(RELABELLED[printed] if data_set == "Twitter-Emotion" else printed)
-
-
-def with_printed(data_set: str, name: str) -> str:
-    """A task's class as the figures name it: with the label that Table 5.6 prints for it, where that is another one.
-
-    >>> with_printed("Twitter-Emotion", "optimism"), with_printed("Twitter-Emotion", "joy"), with_printed("MIND", "video")
-    ('optimism\\n(printed Anger)', 'joy', 'video')
-    """
-    printed = {plain_class(ours): label for label, ours in RELABELLED.items()}.get(plain_class(name), name)
-    same = data_set != "Twitter-Emotion" or plain_class(printed) == plain_class(name)
-    return name if same else f"{name}\n(printed {printed})"
 
 
 def for_data_set(rows: pd.DataFrame, name: str | None) -> pd.DataFrame:
@@ -112,78 +98,98 @@ def for_data_set(rows: pd.DataFrame, name: str | None) -> pd.DataFrame:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def signed(values: pd.Series) -> str:
-    """Mean ± sample standard deviation of differences in points, with a sign.
+def side_by_side(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Tables 5.1 to 5.9: a line per value of the column entry["line"] and source, a column per model, ours and the thesis's
+    under each other; dashes for what is not there, and no column without a cell.
 
-    >>> signed(pd.Series([0.005, 0.01]))
-    '+0.75 ± 0.35'
+    entry: of (the column that is shown), as (in which words), printed and format (the thesis's table), relabelled (its
+    class labels to the class that each must be), order (of lines, by that column, as far as they are named).
     """
-    found = 100 * values.dropna().astype(float)
-    return f"{found.mean() + 0.0:+.2f}" + (f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else "")
-
-
-def in_columns(rows: pd.DataFrame, first: str, cell, printed: Iterable[dict], order: Iterable[str] = ()) -> pd.DataFrame:
-    """Our lines, one per value of the column `first` and source, and the thesis's (`printed`), side by side where `first` is
-    the same, in `order` where it has it; the thesis's columns in its order, dashes for what is not there. cell: a column's
-    values to words; a column without any cell goes."""
-    lines: dict[tuple, dict] = {}
-    rows = rows.sort_values(["tier", "task"], kind="stable")
-    for (name, where, column), group in rows.groupby([first, "source", "column"], sort=False):
-        lines.setdefault((name, where), {})[column] = cell(group)
-    table = pd.DataFrame([{first: name, "source": where} | line for (name, where), line in lines.items()] + list(printed))
-    place = {name: at for at, name in enumerate(dict.fromkeys([*order, *table[first]]))}
-    table = table.sort_values(first, key=lambda names: names.map(place), kind="stable")
-    known = [first, "source", "printed as", *ROLES]
-    last = [*STUDENTS.values(), FINE_TUNED]
-    wanted = [*known, *(c for c in table if c not in (*known, *last)), *last]
-    used = [c for c in wanted if c in table and table[c].notna().any()]
-    return table[used].fillna("-").reset_index(drop=True)
-
-
-def validation(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
-    """Table 5.1: validation accuracy of teachers and students, one line per data set and source."""
-    printed = [{"data set": name, "source": THESIS} | {column: f"{value:.1f}" for column, row in PRINTED.items()
-               if (value := paper.printed("table5_1", name, row)) is not None} for name in PER_CLASS]
-    rows = rows.assign(**{"data set": rows["task"].map(DATA_SETS).fillna("-")})
-    return in_columns(rows, "data set", lambda group: points(group["validation"]), printed, ["-", *PER_CLASS])
-
-
-def per_class(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
-    """Recall per class of teachers and students, the thesis's where the classes are its own."""
-    name, printed = entry.get("data_set"), []
-    if (rows := for_data_set(rows, name)).empty:
+    if (rows := for_data_set(rows, entry.get("data_set"))).empty:
         return None
-    ours = {plain_class(one): one for one in rows["class"]}
-    for row in printed_classes(paper, name) if name else ():
-        line = {"class": ours.get(class_of(name, row), row), "source": THESIS}
-        line |= {"printed as": row} if name == "Twitter-Emotion" else {}
-        printed.append(line | {column: f"{value:.1f}" for column, label in PRINTED.items()
-                               if (value := paper.printed(PER_CLASS[name], row, label)) is not None})
-    return in_columns(rows, "class", lambda group: points(group["score"]), printed)
+    line, words, found = entry["line"], WORDS[entry.get("as", "points")], {}
+    ours = rows.sort_values(["tier", "task"], kind="stable").groupby([line, "source", "column"], sort=False)
+    for (name, where, column), values in ours[entry.get("of", "score")]:
+        found.setdefault((name, where), {})[column] = words(values)
+    classes = {plain_class(name): name for name in rows["class"].dropna()}
+    for number in paper.published:
+        if number["exhibit"] == entry.get("printed"):
+            name = OURS.get(number["row"], number["row"])
+            must = entry.get("relabelled", {}).get(name, name)
+            cells = found.setdefault((classes.get(plain_class(must), name), THESIS), {})
+            cells |= {"printed as": name} if "relabelled" in entry else {}
+            cells[OURS[number["column"]]] = entry["format"].format(number["value"])
+    table = pd.DataFrame.from_dict(found, orient="index").rename_axis([line, "source"]).reset_index()
+    place = {name: at for at, name in enumerate(dict.fromkeys([*entry.get("order", {}).get(line, ()), *table[line]]))}
+    table = table.sort_values(line, key=lambda names: names.map(place), kind="stable", ignore_index=True)
+    first, last = [line, "source", "printed as", *ROLES], [*STUDENTS.values(), FINE_TUNED]
+    used = [*first, *(column for column in table if column not in (*first, *last)), *last]
+    return table[[column for column in used if column in table]].fillna("-")
 
 
-def medians(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
-    """Median over classes of student minus teacher, in points: a line per student and source, a column per teacher."""
-    name = entry.get("data_set")
-    rows = for_data_set(rows, name)
-    rows = rows[(rows["variant"] == "") & rows["kind"].isin(["student", "undistilled"])]
-    names = rows["method"].map(STUDENTS).where(rows["kind"] == "student", FINE_TUNED)
-    rows = rows.assign(student=names).dropna(subset="student")
-    if rows.empty:
+def data_sizes(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
+    """Table 4.1: samples of train / validation / test for each task in use, the thesis's beside them."""
+    if (table := sizes(paper, entry, rows, records)) is None:
         return None
-    printed = [{"student": student, "source": THESIS}
-               | {role: f"{value:+.2f}" for role in ROLES
-                  if (value := paper.printed(entry["printed"], PRINTED[student], PRINTED[role])) is not None}
-               for student in STUDENTS.values()] if name else []
-    return in_columns(rows, "student", lambda group: signed(group["score"]), printed, [*STUDENTS.values(), FINE_TUNED])
+    run, name = table["tier"] != "-", table.pop("paper's data")
+    table = table.assign(tier=(table["tier"] + " tier").where(run, THESIS), task=table["task"].where(run, name),
+                         classes=table["classes"].map(lambda n: n if n == "-" else str(int(n))))
+    return table.rename(columns={"tier": "source"})
+
+
+def model_sizes(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """Table 4.2: layers and parameters of teachers and student, the thesis's beside them. Shown are the thesis's own models
+    (entry["models"]), and those of runs that distilled a student: what a run for table 4.1 builds only to count samples is left
+    out. entry["stands_for"]: the thesis's row for a role."""
+    runs = rows["tier"] + rows["setting"]
+    known = runs.isin(runs[rows["kind"] == "student"]) | rows["model"].map(short).isin(entry["models"])
+    rows = rows[known & rows["kind"].isin(["teacher", "finetuned", "undistilled"])]
+    table = []
+    for _, row in rows.drop_duplicates(["tier", "kind", "model"]).iterrows():
+        name = entry["stands_for"].get(row["column"], "-")
+        layers, parameters = (paper.printed("table4_2", name, column) for column in ("layers", "parameters"))
+        table.append({"tier": row["tier"], "model": row["model"], "stands for": name,
+                      "layers": f"{row['layers']:.0f}", "thesis's layers": layers,
+                      "parameters": f"{row['parameters'] / 1e6:.3g}M", "thesis's parameters": parameters and f"{parameters}M"})
+    return pd.DataFrame(table).drop_duplicates().astype(object).replace(["nan", "nanM"], "-").fillna("-")
+
+
+def span_models(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """Table 5.10: F1 of every model fine-tuned on the span task: teachers, models beside them, students before distillation.
+    entry["models"]: what the thesis calls a model."""
+    theirs = {n["row"]: f"{100 * n['value']:.0f}" for n in paper.published if n["exhibit"] == "table5_10"}
+    table, shown = [], set()
+    rows = for_data_set(rows, "NBME").sort_values(["tier", "task"], kind="stable")
+    for (where, task, kind, model), group in rows.groupby(["source", "task", "kind", "model"], sort=False):
+        name = entry["models"].get(short(model)) if task in DATA_SETS else None
+        shown.add(name)
+        role = {"undistilled": "student, before distillation", "finetuned": "fine-tuned beside"}.get(kind)
+        table.append({"source": where, "model": model, "role": role or f"teacher {int(group['position'].iloc[0]) + 1}",
+                      "F1": points(group["score"]), "thesis's F1": theirs.get(name)})
+    table += [{"source": THESIS, "model": name, "thesis's F1": value} for name, value in theirs.items() if name not in shown]
+    return pd.DataFrame(table).fillna("-")
+
+
+def span_students(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
+    """Table 5.11: F1 of the students on the span task by loss; the third experiment, described and never reported, besides.
+    entry: models (what the thesis calls its students), losses (a method's), starts (in words)."""
+    found, rows = {}, for_data_set(rows, "NBME")
+    for (_, task, start, model, where), group in rows.groupby(["tier", "task", "start", "model", "source"], sort=True):
+        name = entry["models"].get(short(model), "-") if DATA_SETS.get(task) == "NBME" else "-"
+        found[where, model, entry["starts"][start], name] = dict(list(group.groupby("method")["score"]))
+    shown = {name for *_, name in found}
+    found |= {(THESIS, name, "-", name): {} for name in entry["models"].values() if name not in shown}
+    table = []
+    for (where, model, start, name), scores in found.items():
+        for method, loss in entry["losses"].items():
+            value = paper.printed("table5_11", name, loss)
+            theirs = "-" if name == "-" else "not reported" if value is None else f"{100 * value:.0f}"
+            table.append({"source": where, "student": model, "start": start, "stands for": name, "loss": loss,
+                          "F1": points(scores[method]) if method in scores else "-", "thesis's F1": theirs})
+    return pd.DataFrame(table)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def printed_classes(paper: Paper, data_set: str) -> list[str]:
-    """The classes of a data set as its per-class table prints them, in that order."""
-    return list(dict.fromkeys(n["row"] for n in paper.published if n["exhibit"] == PER_CLASS[data_set]))
 
 
 def published_differences(paper: Paper, data_set: str) -> pd.DataFrame:
@@ -191,35 +197,29 @@ def published_differences(paper: Paper, data_set: str) -> pd.DataFrame:
 
     Columns role (BERT, RoBERTa, DeBERTa), method, class, difference in points.
     """
-    table, rows = PER_CLASS[data_set], []
-    for name in printed_classes(paper, data_set):
-        for role in ROLES:
-            teacher = paper.printed(table, name, PRINTED[role])
-            for method, student in STUDENTS.items() if teacher is not None else ():
-                difference = round(paper.printed(table, name, PRINTED[student]) - teacher, 2)
-                rows.append({"role": role, "method": method, "class": name, "difference": difference})
-    return pd.DataFrame(rows)
+    of = {(n["row"], n["column"]): n["value"] for n in paper.published if n["exhibit"] == PER_CLASS[data_set]}
+    return pd.DataFrame([{"role": role, "method": method, "class": name,
+                          "difference": round(of[name, PRINTED[student]] - of[name, PRINTED[role]], 2)}
+                         for name in dict.fromkeys(name for name, _ in of) for role in ROLES if (name, PRINTED[role]) in of
+                         for method, student in STUDENTS.items()])
 
 
 def differences(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> Figure | None:
     """Figures 5.1 to 5.8: per class the difference of the three students from the teacher in a role, a panel per tier and task
-    and one of the thesis's numbers."""
-    name, role, panels = entry["data_set"], entry["role"], []
+    and one of the thesis's numbers. Where its labels are exchanged (entry["relabelled"]), both have the class and its label."""
+    name, role, must, panels = entry["data_set"], entry["role"], entry.get("relabelled", {}), []
     rows = for_data_set(rows, name)
-    rows = rows[(rows["column"] == role) & (rows["variant"] == "")]
-    rows = rows.assign(student=rows["method"].map(STUDENTS), difference=100 * rows["score"]).dropna(subset="student")
+    rows = rows[rows["column"] == role].assign(difference=lambda rows: 100 * rows["score"])
+    both = {ours: f"{ours}\n(printed {printed})" for printed, ours in must.items() if printed.lower() != ours}
     for (_, task, where), group in rows.groupby(["tier", "task", "source"], sort=True):
-        repeats = group["repeat"].nunique()
-        title = f"{where}{f': {task}' if task in DATA_SETS else ''}, difference from {group['teacher'].iloc[0]}, "
-        panels.append((title + f"{repeats} repeat{'s' if repeats > 1 else ''}",
-                       group.assign(**{"class": [with_printed(DATA_SETS.get(task, ""), one) for one in group["class"]]})))
+        repeats, where = group["repeat"].nunique(), f"{where}: {task}" if task in DATA_SETS else where
+        panels.append((f"{where}, difference from {group['teacher'].iloc[0]}, {repeats} repeat{'s' if repeats > 1 else ''}",
+                       group.replace({"class": both})))
     if not panels:
         return None
-    theirs = published_differences(paper, name)
-    theirs = theirs[theirs["role"] == role].assign(student=theirs["method"].map(STUDENTS))
-    if name == "Twitter-Emotion":
-        theirs["class"] = [with_printed(name, class_of(name, printed)) for printed in theirs["class"]]
-    return bars([*panels, (f"the thesis: {name}, difference from {role}", theirs)])
+    theirs = published_differences(paper, name).query("role == @role").replace({"class": must}).replace({"class": both})
+    panels.append((f"the thesis: {name}, difference from {role}", theirs.assign(student=theirs["method"].map(STUDENTS))))
+    return bars(panels)
 
 
 def bars(panels: list[tuple[str, pd.DataFrame]]) -> Figure:
@@ -242,4 +242,5 @@ def bars(panels: list[tuple[str, pd.DataFrame]]) -> Figure:
     return figure
 
 
-DRAWS = {"validation": validation, "per_class": per_class, "medians": medians, "differences": differences}
+DRAWS = {"validation": side_by_side, "per_class": side_by_side, "medians": side_by_side, "differences": differences,
+         "data_sizes": data_sizes, "model_sizes": model_sizes, "span_models": span_models, "span_students": span_students}

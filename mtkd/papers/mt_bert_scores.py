@@ -22,14 +22,22 @@ FAMILIES = {"bert": "BERT", "roberta": "RoBERTa", "mpnet": "MPNet", "distilbert"
 SCRATCH = re.compile(rf"(?:({'|'.join(FAMILIES)})-)?scratch-(\d+)x(\d+)(?:h\d+)?(?:f\d+)?")
 
 
+def scratch_name(model: str) -> str | None:
+    """Family and size of a model from scratch, as a table has it; None for any other.
+
+    >>> scratch_name("mpnet-scratch-2x64h2f128"), scratch_name("scratch-2x64"), scratch_name("minilm")
+    ('MPNet 2x64', 'BERT 2x64', None)
+    """
+    match = SCRATCH.fullmatch(model)
+    return f"{FAMILIES[match[1] or 'bert']} {match[2]}x{match[3]}" if match else None
+
+
 def short_name(model: str) -> str:
     """A teacher's name as a table has it: the paper's for its checkpoints, family and size for a model from scratch, else
     the last part of the name.
 
-    >>> short_name("google-bert/bert-base-uncased"), short_name("mpnet-scratch-2x64h2f128"), short_name("scratch-2x64")
-    ('BERT', 'MPNet 2x64', 'BERT 2x64')
+    >>> short_name("google-bert/bert-base-uncased"), short_name("scratch-2x64")
+    ('BERT', 'BERT 2x64')
     """
-    if match := SCRATCH.fullmatch(model):
-        return f"{FAMILIES[match[1] or 'bert']} {match[2]}x{match[3]}"
     last = model.rstrip("/").rsplit("/", 1)[-1]
-    return CHECKPOINTS.get(last, last)
+    return scratch_name(model) or CHECKPOINTS.get(last, last)

@@ -21,7 +21,8 @@ from mtkd.models.grammar import ALIASES, CUT, SCRATCH, layer_choice
 from mtkd.models.networks import NO_SCORES
 from mtkd.papers.mt_bert_scores import POOLERS, SECTIONS, short_name
 from mtkd.papers.mt_bert_students import Student, distilbert, liu_2020, mt_bert, pkd, students, tinybert, you_2017
-from mtkd.study import CONTROLS, Study, known, one_of, total
+from mtkd.study import CONTROLS, Study, known, one_of
+from mtkd.study.rows import joined
 from mtkd.train import distil
 from mtkd.train.answers import finished_teacher, is_finished, is_table, source_name
 from mtkd.train.cofinetune import cofinetune
@@ -81,8 +82,7 @@ class Experiment(Study):
         return self.teacher_set(s.replicate, s.set_of, s.joint, s.pooler)
 
     def followed(self, s: Student) -> list[Model]:
-        taught = s.members and s.kind in ("student", "control") and s.variant != "plain_ce"
-        return [self.set_of(s)[i] for i in s.members] if taught else []
+        return [self.set_of(s)[i] for i in s.members] if self.taught(s) else []
 
     def reads(self, s: Student) -> Prepared:
         """The task in the tokens of the student's source."""
@@ -146,9 +146,8 @@ class Experiment(Study):
                 one = Student("teachers", method, (i,), "", "teacher", replicate, model.shape.get("layers", 0), i)
                 yield self.row(one, [model])
             every = Student("teachers", method, self.everyone, "", "ensemble", replicate, source=self.source)
-            joined = Model(models[0].folder, "mean of logits", "", {
-                "parameters": total(m.info.get("parameters") for m in models.values())})
-            yield self.row(every, [joined], partial(self.row_logits, every, list(models.values())))
+            several = list(models.values())
+            yield self.row(every, [joined(several)], partial(self.row_logits, every, several))
 
     def first_jobs(self) -> list[Callable]:
         """All sets of teachers."""

@@ -17,7 +17,7 @@ from mtkd.evidence.frame import differences, points, rows_frame
 from mtkd.evidence.paper import Paper
 from mtkd.evidence.verdicts import Member, examine
 from mtkd.papers import read
-from mtkd.papers.mt_bert_scores import SCRATCH
+from mtkd.papers.mt_bert_scores import scratch_name
 from mtkd.papers.rl_kd_tables import compared, learning, runs, table5_runs
 
 SECTIONS = ("main", "readings")
@@ -98,8 +98,6 @@ def best_on_validation(frame: pd.DataFrame) -> pd.DataFrame:
 
 CHECKPOINTS = {"bert-base-uncased": "BERT", "roberta-base": "RoBERTa", "xlnet-base-cased": "XLNet", "albert-base-v2": "ALBERT",
                "albert-base-v1": "ALBERT"}
-FAMILIES = {"bert": "BERT", "roberta": "RoBERTa", "xlnet": "XLNet", "albert": "ALBERT", "mpnet": "MPNet",
-            "distilbert": "DistilBERT", "deberta": "DeBERTa", "deberta-v3": "DeBERTa-v3", "electra": "ELECTRA"}
 
 
 def short_name(model: str) -> str:
@@ -111,8 +109,8 @@ def short_name(model: str) -> str:
     >>> short_name("roberta-scratch-2x64h2"), short_name("bottom-2 of minilm"), short_name("finished:/home/me/my_bert")
     ('RoBERTa 2x64', 'bottom-2 of minilm', 'my_bert')
     """
-    if match := SCRATCH.fullmatch(model):
-        return f"{FAMILIES[match[1] or 'bert']} {match[2]}x{match[3]}"
+    if name := scratch_name(model):
+        return name
     cut, _, source = model.rpartition(" of ")
     last = source.removeprefix("finished:").rstrip("/").rsplit("/", 1)[-1]
     if cut:

@@ -25,7 +25,8 @@ from mtkd.rules.experts import RandomTeacher, accuracies
 from mtkd.rules.policy import Policy
 from mtkd.rules.selection import Primary, Selection, Uniform
 from mtkd.study import Student as AnyStudent
-from mtkd.study import Study, best, known, stages
+from mtkd.study import Study, known
+from mtkd.study.rows import best, stages
 from mtkd.train import distil, teachers
 from mtkd.train.answers import is_finished
 from mtkd.train.outputs import TeacherBatch
@@ -184,7 +185,7 @@ class Experiment(Study):
         return torch.from_numpy(self.drawn(replicate).splits[split].labels)
 
     def ensemble(self, replicate: int, method: str, split: str) -> Tensor:
-        """The logits [n, C] of the teachers joined by one of rl_kd_scores.ENSEMBLES, fitted where its weights are learned."""
+        """The logits [n, C] of the teachers joined by one of rl_kd.ENSEMBLES, fitted where its weights are learned."""
         if method == "rand":
             rng = torch.Generator().manual_seed(self.student_seed(replicate))
             return ensembles.random_single(self.said(replicate, split), rng, self.p.batch_size)

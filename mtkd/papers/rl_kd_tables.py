@@ -13,6 +13,7 @@ from scipy import stats
 
 from mtkd.evidence.figures import SHADE
 from mtkd.evidence.paper import Paper
+from mtkd.papers.rl_kd_curves import STAGES
 
 # --- table 5 ----------------------------------------------------------------------------------------------------------
 
@@ -89,22 +90,18 @@ def policy_curves(rows: pd.DataFrame, teachers: list[str]) -> pd.DataFrame:
     measure: "reward" (change since the first point of its stage, so that rewards of different scales can be compared),
     "entropy", "nobody", or a teacher's name (the share of samples that follow it).
     """
-    found = []
+    found = [pd.DataFrame(columns=["variant", "repeat", "stage", "batch", "measure", "value"])]
     for _, row in rows.iterrows():
         offset = 0
-        for stage in ("pretraining", "alternation"):
-            curve = row.get(f"policy {stage}")
-            if not isinstance(curve, dict):
-                continue
-            first = next((reward for reward in curve["reward"] if reward is not None), None)
-            measured = zip(*(curve[name] for name in ("batch", "entropy", "empty", "selected", "reward")))
-            for batch, entropy, empty, selected, reward in measured:
-                values = {"entropy": entropy, "nobody": empty, **dict(zip(teachers, selected)),
-                          "reward": None if reward is None else reward - first}
-                found += [{"variant": row["variant"], "repeat": row["repeat"], "stage": stage, "batch": offset + batch,
-                           "measure": name, "value": value} for name, value in values.items()]
-            offset += curve["batch"][-1]
-    return pd.DataFrame(found, columns=["variant", "repeat", "stage", "batch", "measure", "value"]).astype({"value": float})
+        for stage in STAGES:
+            if isinstance(curve := row.get(f"policy {stage}"), dict):
+                one = pd.DataFrame({"batch": curve["batch"], "entropy": curve["entropy"], "nobody": curve["empty"]})
+                one[teachers], reward = curve["selected"], pd.Series(curve["reward"], dtype=float)
+                one = one.assign(reward=reward - reward.dropna().head(1).sum(), batch=one["batch"] + offset)
+                found.append(one.melt("batch", var_name="measure").assign(
+                    variant=row["variant"], repeat=row["repeat"], stage=stage))
+                offset = one["batch"].iloc[-1]
+    return pd.concat(found[1:] or found, ignore_index=True).astype({"value": float})
 
 
 def student_curves(rows: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
@@ -123,43 +120,49 @@ def student_curves(rows: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
 
 def learning(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> Figure | None:
     """Four panels per tier, task and student: the policy's reward, its entropy, whom it follows, the student's validation."""
-    names, palette = entry["names"], [*sns.color_palette("colorblind", 3), "0.15", "0.55", "tab:purple"]
-    colours = dict(zip(names, palette))
-    ours = rows[(rows["arm"] == "main") & (rows["kind"] == "student") & rows["variant"].str.startswith("reward_")]
-    by = ["tier", "task", "student", "pupil"]
-    curves = {key: policy_curves(mine, list(mine["followed"].iloc[0])) for key, mine in ours.groupby(by)}
-    groups = [(key, here, curves[key]) for key, here in rows.groupby(by, sort=True) if len(curves.get(key, ()))]
+    groups = []
+    for (tier, task, _, pupil), here in rows.groupby(["tier", "task", "student", "pupil"], sort=True):
+        ours = here[(here["arm"] == "main") & (here["kind"] == "student") & here["variant"].str.startswith("reward_")]
+        policy = policy_curves(ours, list(ours["followed"].iloc[0]) if len(ours) else [])
+        repeats = here["repeat"].nunique()
+        title = f"{task}, {pupil}, {tier} tier, {repeats} repeat{'s' if repeats > 1 else ''}"
+        groups += [(title, here, policy)] if len(policy) else []
     if not groups:
         return None
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(10.4, 6.4 * len(groups)), layout="constrained")
-        for part, ((tier, task, _, pupil), here, policy) in zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups):
-            repeats = here["repeat"].nunique()
-            part.suptitle(f"{task}, {pupil}, {tier} tier, {repeats} repeat{'s' if repeats > 1 else ''}", fontsize=11)
-            paid, sure, whom, student = part.subplots(2, 2).ravel()
-            border = policy[policy["stage"] == "pretraining"]["batch"].max()
-            for axis, measure in ((paid, "reward"), (sure, "entropy")):
-                curve(axis, policy[policy["measure"] == measure], "batch", colours, names)
-            shares = policy[(policy["variant"] == "reward_3") & ~policy["measure"].isin(["reward", "entropy"])]
-            followed = list(dict.fromkeys(shares["measure"]))
-            grey = dict(zip([name for name in followed if name != "nobody"], sns.color_palette("deep"))) | {"nobody": "0.45"}
-            shares = shares.assign(value=100 * shares["value"], variant=shares["measure"])
-            curve(whom, shares, "batch", grey, {}, each=True)
-            seen = student_curves(here, list(names))
-            curve(student, seen.assign(value=100 * seen["value"]), "epoch", colours, names, marker="o")
-            sure.axhline(np.log(2), color="0.5", linewidth=0.8, linestyle="--")
-            student.xaxis.get_major_locator().set_params(integer=True)
-            whom.set_ylim(-2, 102)
-            for axis, title, words in ((paid, "what the policy is paid", "reward, change in its stage"),
-                                       (sure, "how sure it is", "entropy of a coin, nats"),
-                                       (whom, "whom it follows (reward 3)", "samples, per cent"),
-                                       (student, "the student", "validation accuracy x 100")):
-                axis.set_title(title, fontsize=10)
-                axis.set_ylabel(words, fontsize=9)
-                axis.set_xlabel("epoch of the student" if axis is student else "batch of the policy", fontsize=9)
-                if axis is not student and not np.isnan(border):
-                    axis.axvline(border, color="0.3", linewidth=1, linestyle=":")
+        for part, (title, here, policy) in zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups):
+            part.suptitle(title, fontsize=11)
+            four_panels(part.subplots(2, 2).ravel(), here, policy, entry["names"])
     return figure
+
+
+def four_panels(axes, rows: pd.DataFrame, policy: pd.DataFrame, names: dict[str, str]) -> None:
+    """The panels of one task and student. policy: its `policy_curves`; names: variants in words, a colour each."""
+    colours = dict(zip(names, [*sns.color_palette("colorblind", 3), "0.15", "0.55", "tab:purple"]))
+    followed = [measure for measure in dict.fromkeys(policy["measure"]) if measure not in ("reward", "entropy")]
+    shades = dict(zip([name for name in followed if name != "nobody"], sns.color_palette("deep"))) | {"nobody": "0.45"}
+    shares = policy[(policy["variant"] == "reward_3") & policy["measure"].isin(followed)]
+    shares = shares.assign(value=100 * shares["value"], variant=shares["measure"])
+    students = student_curves(rows, list(names))
+    paid, sure, whom, student = axes
+    curve(paid, policy[policy["measure"] == "reward"], "batch", colours, names)
+    curve(sure, policy[policy["measure"] == "entropy"], "batch", colours, names)
+    curve(whom, shares, "batch", shades, {}, each=True)
+    curve(student, students.assign(value=100 * students["value"]), "epoch", colours, names, marker="o")
+    sure.axhline(np.log(2), color="0.5", linewidth=0.8, linestyle="--")
+    student.xaxis.get_major_locator().set_params(integer=True)
+    whom.set_ylim(-2, 102)
+    border = policy[policy["stage"] == "pretraining"]["batch"].max()
+    for axis, title, words in ((paid, "what the policy is paid", "reward, change in its stage"),
+                               (sure, "how sure it is", "entropy of a coin, nats"),
+                               (whom, "whom it follows (reward 3)", "samples, per cent"),
+                               (student, "the student", "validation accuracy x 100")):
+        axis.set_title(title, fontsize=10)
+        axis.set_ylabel(words, fontsize=9)
+        axis.set_xlabel("epoch of the student" if axis is student else "batch of the policy", fontsize=9)
+        if axis is not student and not np.isnan(border):
+            axis.axvline(border, color="0.3", linewidth=1, linestyle=":")
 
 
 def curve(axis, data: pd.DataFrame, x: str, colours: dict, names: dict, each: bool = False, **style) -> None:

@@ -29,76 +29,64 @@ ROLES = {"teacher": "teacher", "undistilled": "student, not distilled", "student
 COUNTED = {False: "teacher training not counted", True: "teacher training counted"}
 ENDS = {"min": "worst", "max": "best"}
 FULL_TERMS, OTHER_TERMS = "CE+KD+cos", ("CE", "KD", "CE+KD", "CE+cos", "KD+cos")
-_COMBINATION = [
-    *SETTING, "k", "members", "mode", "n_scores", "equal", "min", "max", "mean", "students_s", "score_s", "teachers_s",
-    "n_test", "min_right", "max_right",
-]  # fmt: skip
-_OF_STUDENTS = ("score", "intermediate_s", "train_s", "score_s", "teachers_s", "n_test", "right")
 
 
 def combinations(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per pool, combination of teachers and mode: its number of scores, their min, max and mean, its seconds.
+    """One row per pool, combination of teachers and mode: its number of scores, their min and max, its seconds.
 
     `equal` says that both modes have the same number of scores, as a comparison of minima needs: the more scores, the
     lower the smallest. Combinations whose members have no single-teacher student appear in neither mode.
     students_s sums the students' own seconds (intermediate stage and training), score_s counts each member's scoring
     once, teachers_s each member's training once.
     """
-    students, result = frame[frame["kind"] == "student"], []
-    for setting, pool in students.groupby(SETTING, sort=True):
-        by_members = {members: {name: part[name].to_numpy() for name in _OF_STUDENTS}
-                      for members, part in pool.groupby("members", sort=True)}
-        for members, multi in by_members.items():
-            single_parts = [by_members.get((member,)) for member in members]
-            if not members or any(part is None for part in single_parts):
-                continue
-            single = {name: np.concatenate([part[name] for part in single_parts]) for name in _OF_STUDENTS}
-            once = {name: sum(part[name].mean() for part in single_parts) for name in ("score_s", "teachers_s")}
-            modes = ((SINGLE, single, once), (MULTI, multi, {name: multi[name].mean() for name in once}))
-            for mode, rows, shared in modes:
-                scores = rows["score"].astype(float)
-                ends = {"min": scores.argmin(), "max": scores.argmax()}
-                result.append(
-                    dict(zip(SETTING, setting))
-                    | {"k": len(members), "members": members, "mode": mode, "n_scores": len(scores)}
-                    | {"equal": len(single["score"]) == len(multi["score"]), "n_test": rows["n_test"][0]}
-                    | {end: scores[at] for end, at in ends.items()}
-                    | {f"{end}_right": rows["right"][at] for end, at in ends.items()}
-                    | {"mean": scores.mean(), "students_s": (rows["intermediate_s"] + rows["train_s"]).sum()}
-                    | shared
-                )
-    return pd.DataFrame(result, columns=_COMBINATION).astype({"equal": bool})
+    students, whole = frame[frame["kind"] == "student"], [*SETTING, "members"]
+    students = students.assign(score=students["score"].astype(float), member=students["members"],
+                               students_s=students["intermediate_s"] + students["train_s"])
+    taught = students.explode("member").astype({"member": float})
+    alone = taught[taught["members"].map(len) == 1].drop(columns="members")
+    single = taught[[*whole, "member"]].drop_duplicates().merge(alone, on=[*SETTING, "member"], how="left")
+    single = single[single["score"].notna().groupby([single[name] for name in whole]).transform("all")]
+    multi = students.merge(single[whole].drop_duplicates(), on=whole)
+    rows = pd.concat([single.assign(mode=SINGLE), multi.assign(mode=MULTI, member=0.0)], ignore_index=True)
+    key = [*whole, "mode"]
+    by, once = rows.groupby(key), rows.groupby([*key, "member"])[["score_s", "teachers_s"]].mean().groupby(level=key).sum()
+    table = by.agg(n_scores=("score", "size"), min=("score", "min"), max=("score", "max"), students_s=("students_s", "sum"),
+                   n_test=("n_test", "first")).join(once)
+    table = table.assign(min_right=by["score"].idxmin().map(rows["right"]), max_right=by["score"].idxmax().map(rows["right"]))
+    table = table.reset_index().sort_values("mode", ascending=False, kind="stable", ignore_index=True)  # single mode first
+    return table.assign(k=table["members"].map(len), equal=table.groupby(whole)["n_scores"].transform("nunique").eq(1))
 
 
-def aggregate(frame: pd.DataFrame, each: pd.DataFrame | None = None) -> pd.DataFrame:
+def aggregate(frame: pd.DataFrame) -> pd.DataFrame:
     """min and max of each combination's scores, averaged over combinations, per tier, arm, task, pool, k and mode.
 
-    Columns min, max and their standard deviations over combinations min_std, max_std (nan for one combination),
-    n_scores (per combination, the same in both modes) and combinations. Combinations with unequal numbers of scores
-    are left out; how many is in `.attrs["unequal"]`. each: what `combinations` returns, where it is at hand.
+    Columns min, max and their standard deviations over combinations min_std, max_std (nan for one combination), n_scores (per
+    combination, the same in both modes) and combinations. Combinations with unequal numbers of scores are left out.
     """
-    table = combinations(frame) if each is None else each
-    result = table[table["equal"]].groupby([*SETTING, "k", "mode"], sort=True).agg(
+    return averaged(combinations(frame))
+
+
+def averaged(each: pd.DataFrame) -> pd.DataFrame:
+    """`aggregate` of what `combinations` returns."""
+    return each[each["equal"]].groupby([*SETTING, "k", "mode"], sort=True).agg(
         min=("min", "mean"), max=("max", "mean"), min_std=("min", "std"), max_std=("max", "std"),
         n_scores=("n_scores", "max"), combinations=("members", "size"), n_test=("n_test", "max"),
         min_right=("min_right", tuple), max_right=("max_right", tuple)).reset_index()
-    result.attrs["unequal"] = int((~table["equal"]).sum() // 2)
-    return result
 
 
-def with_time(table: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
-    """Add time_s, the seconds a combination costs, to what `combinations` returns."""
-    total = table["students_s"] + table["score_s"] + (table["teachers_s"] if count_teachers else 0.0)
-    return table.assign(time_s=total.astype(float))
+def with_time(each: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
+    """The combinations with equal numbers of scores, and time_s, the seconds that each costs."""
+    each = each[each["equal"]]
+    return each.assign(time_s=(each["students_s"] + each["score_s"] + count_teachers * each["teachers_s"]).astype(float))
 
 
-def time_curves(frame: pd.DataFrame, count_teachers: bool, each: pd.DataFrame | None = None) -> pd.DataFrame:
+def time_curves(each: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
     """Time and min and max score per pool, k and mode, each averaged over the combinations."""
-    table = with_time(combinations(frame) if each is None else each, count_teachers)
-    return table[table["equal"]].groupby([*SETTING, "k", "mode"], sort=True)[["time_s", "min", "max"]].mean().reset_index()
+    by = with_time(each, count_teachers).groupby([*SETTING, "k", "mode"], sort=True)
+    return by[["time_s", "min", "max"]].mean().reset_index()
 
 
-def equal_time(frame: pd.DataFrame, count_teachers: bool, each: pd.DataFrame | None = None) -> pd.DataFrame:
+def equal_time(each: pd.DataFrame, count_teachers: bool) -> pd.DataFrame:
     """Multi-teacher scores at each k >= 2 beside the single-teacher curve read at the same time, per pool.
 
     The single-teacher curve joins its points (time, min) and (time, max) for k = 1, 2, ... by straight lines. Where the
@@ -106,20 +94,16 @@ def equal_time(frame: pd.DataFrame, count_teachers: bool, each: pd.DataFrame | N
     is true; `overshoot` is the part by which the time lies beyond the longest (0.05 = 5% longer), else 0.
     """
     result = []
-    for setting, pool in time_curves(frame, count_teachers, each).groupby(SETTING, sort=True):
+    for _, pool in time_curves(each, count_teachers).groupby(SETTING, sort=True):
         single = pool[pool["mode"] == SINGLE].sort_values("time_s")
-        longest, shortest = single["time_s"].max(), single["time_s"].min()
-        for multi in pool[(pool["mode"] == MULTI) & (pool["k"] >= 2)].itertuples():
-            at = {name: float(np.interp(multi.time_s, single["time_s"], single[name])) for name in ENDS}
-            result.append(
-                dict(zip(SETTING, setting))
-                | {"k": multi.k, "time_s": multi.time_s, "min_multi": multi.min, "max_multi": multi.max}
-                | {"min_single": at["min"], "max_single": at["max"]}
-                | {"clipped": not shortest <= multi.time_s <= longest}
-                | {"overshoot": max(0.0, multi.time_s / longest - 1.0) if longest > 0 else 0.0}
-            )
-    columns = [*SETTING, "k", "time_s", "min_multi", "max_multi", "min_single", "max_single", "clipped", "overshoot"]
-    return pd.DataFrame(result, columns=columns)
+        multi = pool[(pool["mode"] == MULTI) & (pool["k"] >= 2)].drop(columns="mode")
+        time, longest = multi["time_s"], single["time_s"].max()
+        result.append(multi.rename(columns={end: f"{end}_multi" for end in ENDS}).assign(
+            **{f"{end}_single": np.interp(time, single["time_s"], single[end]) for end in ENDS},
+            clipped=~time.between(single["time_s"].min(), longest),
+            overshoot=(time / longest - 1.0).clip(lower=0.0) if longest > 0 else 0.0))
+    columns = [*SETTING, "k", *(f"{end}_{mode}" for end in ENDS for mode in (SINGLE, MULTI)), "clipped", "overshoot"]
+    return pd.concat(result) if result else pd.DataFrame(columns=columns)
 
 
 def aggregated(frame: pd.DataFrame) -> pd.DataFrame:
@@ -139,17 +123,17 @@ def aggregated(frame: pd.DataFrame) -> pd.DataFrame:
     keys = frame[["tier", "arm", "task", "members"]].itertuples(index=False, name=None)
     more = [frame.assign(like_control=[key in controls for key in keys])]
     each = combinations(frame)
-    means = aggregate(frame, each)
+    means = averaged(each)
     for end, kind in ENDS.items():
         more.append(means[[*SETTING, "k", "mode", "n_test"]].assign(kind=kind, variant="same k", score=means[end],
                                                                     right=means[f"{end}_right"]))
         for count, counted in COUNTED.items():
-            rows = with_time(each[each["equal"]], count)
+            rows = with_time(each, count)
             seconds = rows.groupby(["tier", "arm", "task", "mode", "k"])["time_s"].transform("mean")
             more.append(rows[[*SETTING, "k", "mode", "members"]].assign(
                 kind=kind, variant="combination", counted=counted, score=rows[end],
                 seconds=rows["time_s"], seconds_of_k=seconds))
-            timed = equal_time(frame, count, each)
+            timed = equal_time(each, count)
             too_long = timed.groupby(["tier", "arm", "task", "k"])["overshoot"].transform("mean") > CLIP_TOLERANCE
             for mode in (SINGLE, MULTI):
                 more.append(timed[[*SETTING, "k", "clipped"]].assign(

@@ -16,8 +16,9 @@ import numpy as np
 
 from mtkd.data.tasks import Split, Task
 from mtkd.errors import KitError
-from mtkd.study import CONTROLS, Study, known, total
+from mtkd.study import CONTROLS, Study, known
 from mtkd.study import Student as AnyStudent
+from mtkd.study.rows import total
 from mtkd.train import distil, recipes
 from mtkd.train.prepare import Augmentation, Prepared, Views
 from mtkd.train.recipes import Recipe
@@ -144,10 +145,6 @@ class Experiment(Study):
     def data(self) -> str:
         """What students read."""
         return "augmented" if self.p.arm == "tinybert" else "train"
-
-    def followed(self, s: Student) -> list[Model]:
-        taught = s.kind in ("student", "control", "terms") and s.variant not in ("plain_ce", "CE")
-        return [self.teacher_set(s.replicate)[i] for i in s.members] if taught else []
 
     # --- rows ----------------------------------------------------------------------------------------------------------
 

@@ -48,15 +48,18 @@ def label(row: pd.Series) -> str:
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with bilstm, built (the architecture as Table 4 has it), way (what the paper calls method and pool), top (the
-    pool is the larger one of its tier), and speeds in columns of their own. A speed has no pool, since what a network has
-    learned does not change it (rows of older records name one)."""
+    """The frame with bilstm, built (the architecture as Table 4 has it), network (what is timed: the teacher, all of them, the
+    student without soft heads, with one, with N, or N students), way (what the paper calls method and pool), top (the pool is
+    the larger one of its tier), and speeds in columns of their own. A speed has no pool, since what a network has learned does
+    not change it (rows of older records name one)."""
     pool = frame["pool"].mask(frame["arm"] == "speed", "")
     has_large = ((frame["arm"] == "methods") & (pool == "large")).groupby(frame["tier"]).transform("any")
     built = ["" if not student else "Bi-LSTM" if is_bilstm(student) else f"BERT-{int(layers)}"
              for student, layers in zip(frame["student"], frame["layers"])]
     speeds = {name: pd.to_numeric(frame[f"speed {key}"]) for name, key in SPEED.items() if f"speed {key}" in frame}
-    return frame.assign(pool=pool, bilstm=frame["student"].map(is_bilstm).astype(bool), built=built, **speeds,
+    network = frame["kind"] + " " + frame["method"].replace("average", "one").fillna("") + " " + frame["student"]
+    network = network.mask(frame["kind"].isin(["teacher", "ensemble"]), frame["kind"])
+    return frame.assign(pool=pool, bilstm=frame["student"].map(is_bilstm).astype(bool), built=built, network=network, **speeds,
                         way=[method_name(*where) for where in zip(frame["method"], pool)],
                         top=pool == has_large.map({True: "large", False: "base"}))
 
@@ -135,8 +138,7 @@ def made_with(records: list[dict]) -> str:
         return f"{', '.join(most)} {last} {end}" if most else end
 
     lines = []
-    rows = [row | {"tier": r.get("tier", "")} for r in records if r.get("paper") == PAPER.name for row in r.get("data", [])]
-    for tier, data in pd.DataFrame(rows, columns=["tier", "task", "split", "samples"]).groupby("tier", sort=True):
+    for tier, data in PAPER.data_frame(records, every=True).groupby("tier", sort=True):
         train = data[data["split"] == "train"].groupby("task", sort=False)["samples"]
         words = [f"{task} with {numbers(sizes, 'or')} training texts" for task, sizes in train]
         pools = data.loc[data["split"].str.startswith("pool"), "samples"]

@@ -22,7 +22,8 @@ from mtkd.models.grammar import root, tokenizer_kind
 from mtkd.models.heads import predicting
 from mtkd.papers.tmkd import SECTIONS, is_bilstm
 from mtkd.papers.tmkd_students import Student, heads, pool_names, stage_1, stage_2, students
-from mtkd.study import CONTROLS, SPLITS, Study, best, floor_rows, known, one_of, read_task, sizes
+from mtkd.study import CONTROLS, Study, known, one_of, read_task
+from mtkd.study.rows import SPLITS, best, floor_rows, sizes
 from mtkd.tokens import pool
 from mtkd.train import distil, teachers
 from mtkd.train import loop as train
@@ -123,7 +124,7 @@ class Experiment(Study):
         return models.index(best(models, self.reading(task or self.p.task, replicate).task.metric))
 
     def followed(self, s: Student) -> list[Model]:
-        if s.arm == "speed" or s.kind not in ("student", "control") or s.variant == "plain_ce":
+        if s.arm == "speed" or not self.taught(s):
             return []
         every = self.teacher_set(s.replicate, s.task)
         return [every[self.best(s.replicate, s.task)]] if s.method == "one" else every

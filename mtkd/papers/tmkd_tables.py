@@ -6,13 +6,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from mtkd.evidence.exhibits import with_paper
+from mtkd.evidence.exhibits import other_cells, score_cells, table, with_paper
 from mtkd.evidence.figures import grid, replicates
-from mtkd.evidence.frame import in_order, points
+from mtkd.evidence.frame import in_order, per_second
 from mtkd.evidence.paper import Paper
 
 BLUE, GREY, ORANGE = (sns.color_palette("colorblind")[i] for i in (0, 7, 1))
-HEADS = {"plain": "no soft head", "one": "one soft head", "many": "a head per teacher", "each": "one student per teacher"}
 
 
 # --- rows that belong together --------------------------------------------------------------------------------------------
@@ -39,54 +38,15 @@ def one_ruler(speeds: pd.DataFrame) -> pd.DataFrame:
     return ordered.drop_duplicates([*of, "task", "kind", "method", "student"]).drop(columns="timed").sort_index()
 
 
-def target_first(rows: pd.DataFrame) -> list[str]:
+def in_tasks(rows: pd.DataFrame) -> list[str]:
     """Tasks, those that the pool belongs to before those that the student is transferred to."""
-    return rows.drop_duplicates("task").sort_values(["role", "task"])["task"].tolist()  # "target" sorts before "transfer"
+    return list(in_order(rows, {"role": ["target", "transfer"], "task": None})["task"].unique())
 
 
-# --- cells ----------------------------------------------------------------------------------------------------------------
-
-
-def header(paper: Paper, task: str, metric: str) -> str:
-    """The head of a column: the paper's own where the numbers are comparable, else the task and the metric."""
-    return paper.task(task) if paper.printed_task(task) and metric == "Acc" else f"{paper.task(task)} {metric}"
-
-
-def score_cells(paper: Paper, rows: pd.DataFrame) -> dict[str, str]:
-    """Table cells of one model: per task its metric with n, and MAP where it was measured."""
-    return {header(paper, task, metric): points(group[column]) + (f" n={len(group)}" if column == "score" else "")
-            for task in target_first(rows) for group in [rows[rows["task"] == task]]
-            for metric, column in paper.shown_metrics(group)}
-
-
-def million(parameters: pd.Series) -> str:
-    """Parameters in millions, a range where the models of a line differ (tasks with other numbers of classes)."""
-    low, high = (f"{n / 1e6:.4g}" if n >= 1e6 else f"{n / 1e6:.3g}" for n in (parameters.min(), parameters.max()))
-    return low if low == high else f"{low} to {high}"
-
-
-def per_second(values: pd.Series) -> str:
-    """Queries per second: three digits, ± the standard deviation over repeats (two digits).
-
-    >>> per_second(pd.Series([10_630.0, 11_090.0]))
-    '10,900 ± 330'
-    """
-    values = values.dropna()
-    if not len(values):
-        return "-"
-    mean, sd = float(f"{values.mean():.3g}"), float(f"{values.std(ddof=1):.2g}") if len(values) > 1 else None
-    return " ± ".join(f"{value:,.0f}" if value >= 100 else f"{value:g}" for value in (mean, sd) if value is not None)
-
-
-def cost_cells(rows: pd.DataFrame, speeds: pd.DataFrame) -> dict[str, str]:
-    """Size, and the speed of the network that is built like that of the first row: the teacher, N of them, the student without
-    soft heads, with one, with N, or N students. What it has learned makes no difference to its speed."""
-    row, size = rows.iloc[0], rows["parameters"].dropna()
-    same = speeds[(speeds["tier"] == row["tier"]) & (speeds["kind"] == row["kind"])]
-    if row["kind"] not in ("teacher", "ensemble"):
-        method = "one" if row["method"] == "average" else row["method"]
-        same = same[(same["method"] == method) & (same["student"] == row["student"])]
-    return ({"QPS": per_second(same["qps"])} if len(same) else {}) | ({"Parameters (M)": million(size)} if len(size) else {})
+def with_speed(rows: pd.DataFrame, speeds: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the speed, in words, of the network that each is built like: what it has learned makes no difference."""
+    qps = {where: per_second(values) for where, values in speeds.dropna(subset="qps").groupby(["tier", "network"])["qps"]}
+    return rows.assign(speed=[qps.get(where) for where in zip(rows["tier"], rows["network"])])
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------------
@@ -95,37 +55,19 @@ def cost_cells(rows: pd.DataFrame, speeds: pd.DataFrame) -> dict[str, str]:
 def everyone(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
     """Table 4: teachers, the undistilled student, single-stage and two-stage students: scores, speed and size."""
     every = paper.frame(records, every=True)
-    teachers, speeds = beside(every, rows, "teachers"), beside(every, rows, "speed")
-    speeds = one_ruler(speeds[speeds["student"].isin({"", *rows["student"]})])
-    best = teachers["variant"].eq("best") | teachers["kind"].eq("ensemble") & (teachers["n"] > 1)
-    used = pd.concat([teachers[best], rows[(rows["method"] == "many") | (rows["pool"] == "")]], ignore_index=True)  # no TKD
-    used = used.assign(name=[paper.label(row) for _, row in used.iterrows()], wide=~used["bilstm"],
-                       staged=used["pool"] != "", late=(used["kind"] == "student") & (used["pool"] != ""))
-    used = in_order(used, {"tier": None, "kind": ["undistilled", "teacher", "ensemble", "student"], "staged": None,
-                           "pool": ["", "base", "large"], "wide": None, "method": ["one", "average", "each", "many"]})
-    return with_paper(paper, entry, {(f"{tier} tier", name): score_cells(paper, group) | cost_cells(group, speeds)
-                                     for (tier, name), group in used.groupby(["tier", "name"], sort=False)})
-
-
-def compared(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
-    """Tables 5 to 7: students of some methods and pools side by side, where an architecture has more than one of them."""
-    rows = in_order(rows.assign(wide=~rows["bilstm"]), {"tier": None, "wide": None, "pool": ["", "base", "large"],
-                                                        "method": ["one", "average", "many"]})
-    rows = rows[rows.groupby(["tier", "student"])["way"].transform("nunique") > 1]
-    found = {(f"{tier} tier", name): score_cells(paper, group) for (tier, _, name), group in
-             rows.groupby(["tier", "student", "name"], sort=False)}
-    return with_paper(paper, entry, found) if found else None
+    speeds = beside(every, rows, "speed")
+    teachers = beside(every, rows, "teachers").query("variant == 'best' or kind == 'ensemble' and n > 1")
+    used = pd.concat([teachers.assign(name=[paper.label(row) for _, row in teachers.iterrows()]), rows], ignore_index=True)
+    return table(paper, entry, with_speed(used, one_ruler(speeds[speeds["student"].isin({"", *rows["student"]})])), records)
 
 
 def teacher_speeds(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
     """Table 2: speed and size of every teacher that was timed: here runs with other parameters have their place."""
-    found = {}
-    for (tier, kind, model), group in one_ruler(rows).groupby(["tier", "kind", "model"], sort=True):
-        group = group[group["setting"] == group["setting"].value_counts().sort_index().idxmax()]
-        found[f"{tier} tier", model if kind == "teacher" else f"{int(group['n'].iloc[0])} of them"] = {
-            "Parameter": million(group["parameters"]), "Samples Per second": per_second(group["qps"]),
-            "Latency": f"{(1000 / group['qps']).mean():.3g}", "Latency of one query": f"{group['latency_ms'].mean():.3g}"}
-    return with_paper(paper, entry, found)
+    rows = one_ruler(rows)
+    timed = rows.groupby(["tier", "kind", "model"])["setting"].transform(lambda setting: setting.mode().iloc[0])
+    rows = rows[rows["setting"] == timed].assign(latency=1000 / rows["qps"])
+    several = rows["n"].map("{:.0f} of them".format)
+    return table(paper, entry, rows.assign(name=several.where(rows["kind"] == "ensemble", rows["model"])), records)
 
 
 def sizes_and_pools(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
@@ -138,54 +80,41 @@ def sizes_and_pools(paper: Paper, entry: dict, rows: pd.DataFrame, records: list
             "question words": f"{first['words_first']:.2f}",
             "answer words": "-" if pd.isna(first["words_second"]) else f"{first['words_second']:.2f}",
             "stands in for": "CommQA-Unlabeled" if is_pool else paper.printed_task(task) or paper.stand_ins.get(task, "-")}
-    order = ["source", "data set", "train", "validation", "test", "train (base)", "train (large)", "train (extreme)",
-             "question words", "answer words", "stands in for"]
-    shown = with_paper(paper, entry, found)
-    return shown[[column for column in order if column in shown]] if found else None
+    return with_paper(paper, entry, found) if found else None
 
 
 def largest(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
     """Table 8: teacher, KD, MKD and TMKD with the largest pool in use."""
     found: dict[tuple, dict] = {}
     names = {("one", ""): "KD", ("many", ""): "MKD"}
-    for (tier, task), group in rows.groupby(["tier", "task"], sort=True):
-        column = header(paper, task, paper.shown_metrics(group)[0][0])
-        column += f" ({int(group['n'].max())} teachers, pool of {int(group['pool_size'].max()):,})"
+    for (tier, _), group in rows.groupby(["tier", "task"], sort=True):
+        of = f" ({int(group['n'].max())} teachers, pool of {int(group['pool_size'].max()):,})"
         for (kind, method, pool), part in group.groupby(["kind", "method", "pool"], sort=False):
             name = "teacher" if kind == "teacher" else names.get((method, pool), "TMKD")
-            found.setdefault((f"{tier} tier", name), {})[column] = points(part["score"]) + f" n={len(part)}"
+            header, cell = next(iter(score_cells(paper, part).items()))
+            found.setdefault((f"{tier} tier", name), {})[header + of] = cell
     return with_paper(paper, entry, found)
 
 
 def by_layers(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame | None:
     """Table 9: TMKD base by number of student layers: scores and queries per second."""
+    if rows["layers"].nunique() < 2:
+        return None
     speeds = beside(paper.frame(records, every=True), rows, "speed")
-    speeds = one_ruler(speeds[(speeds["method"] == "many") & speeds["student"].isin(rows["student"])])
-    found: dict[tuple, dict] = {}
-    for (tier, layers), part in rows.groupby(["tier", "layers"], sort=True):
-        own = speeds[(speeds["tier"] == tier) & (speeds["student"] == part["student"].iloc[0])]
-        for name, cell in {**score_cells(paper, part), "QPS": per_second(own["qps"])}.items():
-            found.setdefault((f"{tier} tier", name), {})[str(int(layers))] = cell
-    table = with_paper(paper, entry, found)
-    ordered = ["source", "data set", *sorted((c for c in table if c.isdigit()), key=int)]
-    return table[ordered] if rows["layers"].nunique() > 1 else None
+    rows = with_speed(rows, one_ruler(speeds[(speeds["method"] == "many") & speeds["student"].isin(rows["student"])]))
+    return table(paper, entry, rows.assign(name=rows["layers"].map("{:.0f}".format)), records)
 
 
 def all_speeds(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -> pd.DataFrame:
     """Everything that was measured about speed, teachers and students by the same ruler: beside the students that the tables
-    show, or, in a tier without any, what there is."""
+    show, or, in a tier without any, what there is. entry["heads"]: what a method's students are built like."""
     used = beside(paper.frame(records, every=True), rows[rows["arm"].isin(("methods", "layers"))], "speed")
     rest = rows[(rows["arm"] == "speed") & ~rows["tier"].isin(used["tier"])]
-    used = one_ruler(pd.concat([used, rest], ignore_index=True))
-    used = used[(used["kind"] != "ensemble") | (used["n"] > 1)]
-    used = used.assign(what=[paper.label(row) if row["kind"] in ("teacher", "ensemble") else
-                             f"{row['built']}, {HEADS[row['method']]}" for _, row in used.iterrows()])
-    return pd.DataFrame([{
-        "tier": tier, "network": what, "million parameters": million(group["parameters"]),
-        "queries per second": per_second(group["qps"]), "best batch": f"{group['best_batch'].median():g}",
-        "ms per batch": f"{group['best_latency_ms'].mean():.3g}", "ms for one query": f"{group['latency_ms'].mean():.3g}",
-        "weights, MiB": f"{group['weights_mib'].mean():.3g}", "repeats": group["repeat"].nunique()}
-        for (tier, what), group in used.groupby(["tier", "what"], sort=False)])
+    used = one_ruler(pd.concat([used, rest], ignore_index=True)).query("kind != 'ensemble' or n > 1")
+    used = used.assign(network=[paper.label(row) if row["kind"] in ("teacher", "ensemble") else
+                                f"{row['built']}, {entry['heads'][row['method']]}" for _, row in used.iterrows()])
+    return pd.DataFrame([{"tier": tier, "network": network} | other_cells(entry, group)
+                         for (tier, network), group in used.groupby(["tier", "network"], sort=False)])
 
 
 # --- figures --------------------------------------------------------------------------------------------------------------
@@ -202,7 +131,7 @@ def stages(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -
         metrics = group.groupby("task")["metric"].first()
         heads = {task: f"{paper.task(task)}\n{paper.metric(metric)}" for task, metric in metrics.items()}
         group = group.assign(where=group["task"].map(heads))
-        panels.append((f"{tier} tier, {replicates(paper, group)}", group, [heads[task] for task in target_first(group)]))
+        panels.append((f"{tier} tier, {replicates(paper, group)}", group, [heads[task] for task in in_tasks(group)]))
     theirs = pd.DataFrame([{"name": name, "where": number["column"], "score": float(number["value"])}
                            for name, (table, row) in entry["names"].items() for number in paper.published
                            if (number["exhibit"], number["row"]) == (table, row) and number["unit"] == "accuracy in per cent"])
@@ -232,7 +161,7 @@ def curves(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -
     if rows[x].nunique() < 2:
         return None
     panels = [(tier, task, group[group["task"] == task])
-              for tier, group in rows.groupby("tier") for task in target_first(group)]
+              for tier, group in rows.groupby("tier") for task in in_tasks(group)]
     figure, axes = grid(len(panels), len(panels), 3.9, 3.1)
     for axis, (tier, task, group) in zip(axes, panels):
         by = group.groupby(x)["score"]
@@ -254,5 +183,5 @@ def curves(paper: Paper, entry: dict, rows: pd.DataFrame, records: list[dict]) -
     return figure
 
 
-DRAWS = {"everyone": everyone, "compared": compared, "teacher_speeds": teacher_speeds, "sizes_and_pools": sizes_and_pools,
+DRAWS = {"everyone": everyone, "teacher_speeds": teacher_speeds, "sizes_and_pools": sizes_and_pools,
          "largest": largest, "by_layers": by_layers, "all_speeds": all_speeds, "stages": stages, "curves": curves}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mtkd import papers, report
+from mtkd import papers, report, report_page
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VERDICTS = json.loads((GOLDEN / "verdicts.json").read_text(encoding="utf-8"))
@@ -92,8 +92,8 @@ def test_the_numbers_of_every_table_stay(identifier, tmp_path):
     records, module = committed(paper), papers.module(paper)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table = (module.summary(records) if name == "summary" else
-                 report.floor_exhibit(paper, records).content if name == "floor" else module.exhibit(name, records).content)
+        made = {"summary": lambda: module.summary(records), "floor": lambda: report_page.floor_exhibit(paper, records).content}
+        table = made.get(name, lambda: module.exhibit(name, records).content)()
     table.to_csv(tmp_path / "new.csv", index=False)
     paths = (GOLDEN / "tables" / f"{identifier}.csv", tmp_path / "new.csv")
     old, new = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths)

@@ -10,6 +10,7 @@ from seed_rows import everything, made, record
 from mtkd import papers, report
 from mtkd.errors import KitError
 from mtkd.evidence.verdicts import Verdict
+from mtkd.report_page import render, study, write_report
 
 
 def write(folder, content):
@@ -62,13 +63,10 @@ def test_numbers_for_people():
     assert report.p_value(0.0001) == "p < 0.001"
 
 
-def test_markdown_and_json():
+def test_claims_as_json():
     verdicts = report.all_verdicts([record(made())])
-    text = report.claims_markdown(verdicts)
     working = [claim.id for claim in papers.all_claims() if papers.module(claim.paper)]
     assert sorted(v.claim for v in verdicts) == sorted(working)
-    assert len(text.splitlines()) == 2 + len(working)
-    assert len({line.count("|") for line in text.splitlines()}) == 1
     data = json.loads(report.claims_json(verdicts))
     assert [v["claim"] for v in data] == [v.claim for v in verdicts]
     first = next(v for v in data if v["claim"] == "S1")
@@ -87,11 +85,22 @@ def test_a_matrix_has_a_line_per_claim_and_a_column_per_tier():
     assert second.endswith("| - | - |")
 
 
-def test_the_details_page_has_every_verdict_and_run(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A report's folder by name: on no records, and on some of every paper."""
+    folders = {name: tmp_path_factory.mktemp(name) / "out" for name in ("empty", "full")}
+    write_report([], folders["empty"])
+    write_report(everything(), folders["full"])
+    return folders
+
+
+def test_the_markdown_has_every_verdict_and_run(written):
     records = everything()
-    report.write_report(records, tmp_path)
-    text = (tmp_path / "README.md").read_text()
-    assert all(f"| {verdict.claim} |" in text for verdict in report.all_verdicts(records))
+    text = (written["full"] / "README.md").read_text()
+    found = report.all_verdicts(records)
+    assert all(f"| {verdict.claim} |" in text for verdict in found)
+    assert f"{sum(v.verdict == 'supported' for v in found)} supported" in text
+    assert all(line.count("|") == 8 for line in text.splitlines() if line.startswith("| S"))
     assert all(r["run"] in text for r in records)
 
 
@@ -113,10 +122,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("records", [[], everything()], ids=["empty", "full"])
-def test_page_is_whole_and_self_contained(tmp_path, records):
-    path = report.write_report(records, tmp_path / "out")
-    text = path.read_text()
+@pytest.mark.parametrize("name", ["empty", "full"])
+def test_page_is_whole_and_self_contained(written, name):
+    text = (written[name] / "index.html").read_text()
     page = Page()
     page.feed(text)
     assert page.open == []
@@ -124,19 +132,19 @@ def test_page_is_whole_and_self_contained(tmp_path, records):
         assert identifier in page.ids
     assert all(ref.startswith(("data:image/png;base64,", "#")) for ref in page.references)
     assert {ref[1:] for ref in page.references if ref.startswith("#")} <= set(page.ids)
-    assert text.count("data:image/png") == (6 if records else 0)
-    assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == (6 if records else 0)
-    for name in ("mt_bert", "rl_kd", "tmkd", "domain_expertise"):
-        assert papers.load(name).title.replace("'", "&#39;") in text
-    said = json.loads((tmp_path / "out" / "claims.json").read_text())
+    assert text.count("data:image/png") == (6 if name == "full" else 0)
+    assert len(list((written[name] / "figures").glob("*.png"))) == (7 if name == "full" else 0)
+    for paper in ("mt_bert", "rl_kd", "tmkd", "domain_expertise"):
+        assert papers.load(paper).title.replace("'", "&#39;") in text
+    said = json.loads((written[name] / "claims.json").read_text())
     assert {v["claim"] for v in said} == {claim.id for claim in papers.all_claims() if papers.module(claim.paper)}
     assert "nan" not in re.sub(r"data:image/png;base64,[^\"]*", "", text).lower().replace("finan", "").split()
 
 
-def test_page_escapes_what_records_say(tmp_path):
+def test_page_escapes_what_records_say():
     hostile = record(made(3)) | {"run": "<script>alert(1)</script>"}
     hostile["provenance"] = {"command": "<b>x</b>", "hardware": {"cpu": "<i>cpu</i>"}}
-    text = report.write_report([hostile], tmp_path).read_text()
+    text = render("report.html.j2", study([hostile], [], {}))
     for raw in ("<script>", "<b>x</b>", "<i>cpu</i>"):
         assert raw not in text
     assert "&lt;b&gt;x&lt;/b&gt;" in text

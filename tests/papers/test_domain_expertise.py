@@ -1,20 +1,17 @@
 """The thesis's numbers checked against each other; medians and claims on fabricated rows whose answer is known; exhibits."""
 
+from functools import partial
+
 import numpy as np
+import paper_rows
 import pytest
-from matplotlib.figure import Figure
 from notebook_names import defined_in
 
 from mtkd import papers
 from mtkd.evidence.verdicts import CONTRADICTED, FAILS, NOT_TESTED, SUPPORTED
-from mtkd.papers import (
-    domain_expertise,
-    domain_expertise_sizes,
-    domain_expertise_tables,
-    published_value,
-)
+from mtkd.papers import domain_expertise, domain_expertise_tables, published_value
 from mtkd.papers.domain_expertise import published_differences
-from mtkd.papers.domain_expertise_tables import METHODS, PER_CLASS, PRINTED, ROLES, STUDENTS, class_of, for_data_set, roles
+from mtkd.papers.domain_expertise_tables import METHODS, PER_CLASS, PRINTED, ROLES, STUDENTS, for_data_set, roles
 
 PAPER = "domain_expertise"
 CELLS = defined_in(PAPER)
@@ -25,22 +22,12 @@ def row(kind="student", method=None, recalls=None, score=0.5, *, arm="classes", 
         temperature=1.0, position=None, model="scratch-1x32", start=None, layers=1, metric="accuracy"):  # fmt: skip
     """One row as the notebook writes it."""
     start = start or ("plain" if kind in ("student", "undistilled", "control") else None)
-    return {
-        "arm": arm, "task": task, "kind": kind, "method": method, "variant": variant, "temperature": temperature,
-        "repeat": repeat, "start": start, "position": position, "teachers": TEACHERS, "model": model, "metric": metric,
-        "score": score, "metrics": {metric: score}, "recalls": recalls or {}, "validation": score + 0.01, "split": "test",
-        "n_test": 10_000, "parameters": 250_000, "layers": layers, "energy_kwh": None, "folder": None,
-        "time": {"train_s": 10.0, "score_s": 1.0, "intermediate_s": 5.0, "teachers_s": 30.0},
-    }  # fmt: skip
+    return paper_rows.row(score, metric, arm=arm, task=task, kind=kind, method=method, variant=variant, repeat=repeat,
+                          temperature=temperature, start=start, position=position, teachers=TEACHERS, model=model,
+                          recalls=recalls or {}, validation=score + 0.01, parameters=250_000, layers=layers)
 
 
-def record(rows, tier="demo", data=(), **more):
-    hardware = {"cpu": "Test CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
-    return {
-        "schema": 1, "run": "r1", "paper": PAPER, "tier": tier, "parameters": {}, "rows": list(rows),
-        "provenance": {"command": "mtkd run", "hardware": hardware, "seeds": [0]}, "timing": {"wall_s": 1.0},
-        "data": list(data),
-    } | more  # fmt: skip
+record = partial(paper_rows.record, "domain_expertise")
 
 
 # --- the thesis against itself -----------------------------------------------------------------------------------------
@@ -106,7 +93,7 @@ def test_labels_of_table_5_6_are_exchanged():
         values = [published_value(PAPER, "table5_6", printed, PRINTED[key]) for key in (*ROLES, *STUDENTS.values())]
         fits[printed] = {name for name, n in CELLS.COUNTS.items() if all(CELLS.printable(v, n) for v in values)}
     assert fits == {"Sadness": {"anger"}, "Joy": {"joy", "anger"}, "Anger": {"optimism"}, "Optimism": {"sadness"}}
-    assert {p: class_of("Twitter-Emotion", p) for p in fits} == {
+    assert papers.raw(PAPER)["exhibits"]["table5_6"]["relabelled"] == {
         "Sadness": "anger", "Joy": "joy", "Anger": "optimism", "Optimism": "sadness"}
     listed = {m["where"]: m for m in papers.load(PAPER).misprints}
     assert listed["Table 5.6"]["expected"] == "anger, joy, optimism, sadness"
@@ -286,12 +273,6 @@ def test_one_bad_teacher_spoils_d1():
     assert (verdict.passed, verdict.members) == (5, 6)
 
 
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_no_verdict_from_one_or_two_repeats(repeats):
-    for verdict in verdicts_of(made(repeats) + spans(repeats)).values():
-        assert verdict.verdict == NOT_TESTED
-
-
 def test_d2_is_about_mind_only():
     assert verdicts_of(made(task="tweet_eval/emotion"))["D2"].verdict == NOT_TESTED
     assert verdicts_of(made(task="mind/balanced"))["D2"].verdict == SUPPORTED
@@ -359,34 +340,6 @@ def everything():
     return [record(made() + spans(), data=data)]
 
 
-def test_no_records_at_all():
-    for entry in papers.load(PAPER).exhibits:
-        exhibit = papers.exhibit(entry.id, [])
-        assert exhibit.missing
-        assert "mtkd run params/domain_expertise/" in exhibit.caption
-    assert [v.verdict for v in domain_expertise.claims([])] == [NOT_TESTED] * 7
-    assert domain_expertise.summary([]).empty
-    for name in ("controls", "choices", "per_class", "medians"):
-        assert domain_expertise.exhibit(name, []).missing
-
-
-def test_every_exhibit_is_made():
-    records = everything()
-    own = [entry.id for entry in papers.load(PAPER).exhibits]
-    for identifier in (*own, *papers.extras(PAPER)):
-        exhibit = papers.exhibit(identifier, records)
-        assert exhibit.id == identifier
-        assert not exhibit.missing
-        assert exhibit.is_table == (".fig" not in identifier)
-        if ".fig" in identifier:
-            assert isinstance(exhibit.content, Figure)
-        else:
-            assert not exhibit.content.isna().any().any()
-        if identifier in own:
-            assert "Test CPU" in exhibit.caption
-            assert "Stand-ins for the paper's data" in exhibit.caption
-
-
 def test_per_class_table_puts_the_theses_row_at_the_class_its_numbers_allow():
     names = {"a": "anger", "b": "joy", "c": "optimism", "d": "sadness", "e": "other"}
     rows = [r | {"task": "tweet_eval/emotion", "recalls": {names[c]: v for c, v in r["recalls"].items()}} for r in made()]
@@ -441,7 +394,8 @@ def test_span_tables():
     assert list(listed[listed["source"] == "thesis"]["thesis's F1"]) == ["74", "80", "82", "83", "88"]
     names = {"google-bert/bert-base-uncased": "BERT-Base-Uncased", "microsoft/deberta-v3-large": "deberta-v3-large",
              "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract": "biomednlp-pubmedbert-base-uncased"}
-    assert {hub: domain_expertise_sizes.NBME_MODELS[domain_expertise_sizes.short(hub)] for hub in names} == names
+    called = papers.raw(PAPER)["exhibits"]["table5_10"]["models"]
+    assert {hub: called[domain_expertise_tables.short(hub)] for hub in names} == names
 
 
 def test_table_5_11_has_the_theses_numbers_beside_its_own_students_only():
@@ -555,14 +509,3 @@ def test_exercise_answers():
         assert CELLS.exercises.check(name, wrong[name]) == f"exercise {name}: not yet"
     assert CELLS.printable(71.2, 66)
     assert not CELLS.printable(71.3, 66)
-
-
-def test_doctests():
-    import doctest
-
-    from mtkd.papers import domain_expertise_study
-
-    for module in (domain_expertise, domain_expertise_tables, domain_expertise_study):
-        result = doctest.testmod(module)
-        assert result.attempted
-        assert not result.failed

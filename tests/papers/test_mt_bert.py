@@ -1,10 +1,12 @@
 """MT-BERT's data file, its claims on data whose answer is known, its exhibits and exercises, all without training."""
 
+from functools import partial
+
 import numpy as np
+import paper_rows
 import pytest
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from notebook_names import defined_in
 
 from mtkd import papers
@@ -21,22 +23,12 @@ def row(arm, method="mt_bert", score=0.6, *, kind="student", variant=None, repea
         task="pydocs/topic", metric="accuracy", macro=True):  # fmt: skip
     """One row as the notebook writes it."""
     metrics = {metric: score} | ({"macro_f1": score - 0.1} if macro else {})
-    return {
-        "arm": arm, "task": task, "kind": kind, "method": method, "variant": variant, "repeat": repeat, "layers": layers,
-        "teachers": list(teachers), "model": f"bottom-{layers} of {C}", "metric": metric, "score": score, "metrics": metrics,
-        "split": "test", "validation": score, "n_test": 10_000, "parameters": 230_000, "energy_kwh": None, "folder": None,
-        "time": {"train_s": 3.0, "score_s": 0.5, "intermediate_s": 0.0, "teachers_s": 10.0},
-        "peak_memory_mib": None, "samples_per_second": None,
-    }  # fmt: skip
+    return paper_rows.row(score, metric, arm=arm, task=task, kind=kind, method=method, variant=variant, repeat=repeat,
+                          layers=layers, teachers=list(teachers), model=f"bottom-{layers} of {C}", metrics=metrics,
+                          parameters=230_000)
 
 
-def record(rows, tier="demo", data=(), parameters=None, **more):
-    hardware = {"cpu": "Test CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
-    return {
-        "schema": 1, "run": "r1", "paper": "mt_bert", "tier": tier, "parameters": parameters or {}, "rows": list(rows),
-        "provenance": {"command": "mtkd run", "hardware": hardware, "seeds": [0]}, "timing": {"wall_s": 1.0},
-        "data": list(data),
-    } | more  # fmt: skip
+record = partial(paper_rows.record, "mt_bert")
 
 
 # Scores under which every claim of the paper holds, in accuracy.
@@ -225,17 +217,11 @@ def test_m7_is_about_teachers_fine_tuned_alone_as_the_paper_has_them_and_about_i
     assert sorted(part["label"].rsplit(", ", 1)[1] for part in found.parts) == ["alone"] * 3 + ["co-finetuned"] * 3
 
 
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_no_verdict_from_one_or_two_repeats(repeats):
-    assert {v.words for v in verdicts(made(repeats)).values()} == {"not tested: too few"}
-
-
-def test_tiers_are_kept_apart_and_no_records_are_no_error():
+def test_tiers_are_kept_apart():
     records = [record(made()), record(made(ablations={"no_weighting": 0.63}), tier="small")]
     found = {(v.claim, v.tier): v.verdict for v in mt_bert.claims(records)}
     assert found["M4", "demo"] == SUPPORTED
     assert found["M4", "small"] == CONTRADICTED
-    assert [v.verdict for v in mt_bert.claims([])] == [NOT_TESTED] * 8
     only = mt_bert.claims([record([r for r in made() if r["arm"] == "ablations"])])
     assert {v.claim for v in only if v.verdict != NOT_TESTED} == {"M3", "M4", "M5"}
 
@@ -269,29 +255,6 @@ def test_m7_compares_with_teachers_of_the_same_parameters():
 def everything():
     paper_rows = [r | {"task": "glue/rte", "metrics": {"accuracy": r["score"], "macro_f1": r["score"]}} for r in made(3, 1)]
     return [record(made() + paper_rows, data=DATA)]
-
-
-def test_every_exhibit_is_made():
-    records = everything()
-    for identifier in IDS:
-        exhibit = papers.exhibit(identifier, records)
-        assert exhibit.id == identifier
-        assert exhibit.is_table == (".table" in identifier)
-        assert exhibit.is_table or isinstance(exhibit.content, Figure)
-        assert "Test CPU" in exhibit.caption
-        if ".fig" in identifier:
-            assert "The paper prints no numbers for this figure" in exhibit.caption
-            assert exhibit.png() == papers.exhibit(identifier, records).png()  # the same records give the same bytes
-
-
-def test_without_records_exhibits_say_what_to_run():
-    for identifier in IDS:
-        exhibit = papers.exhibit(identifier, [])
-        assert exhibit.missing
-        assert "mtkd run params/mt_bert/" in exhibit.caption
-    assert mt_bert.exhibit("controls", []).missing
-    assert mt_bert.exhibit("poolers", []).missing
-    assert mt_bert.summary([]).empty
 
 
 def test_tables_put_the_papers_numbers_below_ours():

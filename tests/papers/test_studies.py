@@ -1,8 +1,5 @@
 """What the five studies share: seeds, training subsets by replicate, what is refused and when, the table of the data."""
 
-import doctest
-from importlib import import_module
-
 import pytest
 from conftest import make_text_task
 from tiny_studies import NAMES, PAIR, SPAN, parameters, study_of, tiny  # noqa: F401
@@ -10,17 +7,7 @@ from tiny_studies import NAMES, PAIR, SPAN, parameters, study_of, tiny  # noqa: 
 from mtkd import study
 from mtkd.errors import KitError
 from mtkd.papers import PAPERS
-from mtkd.train import answers, loop
-
-STUDIES = ("mt_bert_students", "mt_bert_study", "rl_kd_study", "seed_ensemble_study", "tmkd_students", "tmkd_study",
-           "domain_expertise_students", "domain_expertise_study")  # fmt: skip
-
-
-@pytest.mark.parametrize("module", [study, answers, *(import_module(f"mtkd.papers.{name}") for name in STUDIES)])
-def test_doctests(module):
-    result = doctest.testmod(module)
-    assert result.attempted
-    assert not result.failed
+from mtkd.train import loop
 
 
 @pytest.mark.parametrize("paper", PAPERS)

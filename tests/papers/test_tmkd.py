@@ -1,20 +1,20 @@
 """TMKD's data file, its claims on data whose answer is known, its exhibits and exercises, all without training."""
 
-import doctest
 import itertools
 import json
 import math
 import warnings
+from functools import partial
 
 import numpy as np
+import paper_rows
 import pytest
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from notebook_names import defined_in
 
 from mtkd import papers
 from mtkd.evidence.verdicts import CONTRADICTED, FAILS, HOLDS, NOT_TESTED, OPEN, SUPPORTED
-from mtkd.papers import published_value, tmkd, tmkd_tables
+from mtkd.papers import published_value, tmkd
 from mtkd.papers.tmkd import label, method_name
 
 TARGET, OTHER = "pydocs/topic", "glue/rte"
@@ -29,24 +29,14 @@ def row(arm, method="many", pool="", score=0.6, *, kind="student", task=TARGET, 
     """One row as the notebook writes it."""
     speed = {"samples_per_second": qps, "latency_p50_ms": 2.0, "best_batch": 64, "best_latency_ms": 9.0,
              "weights_mib": 0.25}  # fmt: skip
-    metric = "accuracy"
-    return {
-        "arm": arm, "task": task, "role": "target" if task == TARGET else "transfer", "kind": kind, "method": method,
-        "pool": pool, "pool_size": SIZES.get(pool, 1600), "student": student, "layers": layers, "alpha": alpha,
-        "variant": variant, "repeat": repeat, "n": 3, "model": student, "metric": metric, "score": score,
-        "metrics": {metric: score} | ({"map": ranked} if ranked else {}), "split": "test", "validation": score, "n_test": 9999,
-        "parameters": parameters, "speed": speed if qps else None, "energy_kwh": None, "folder": None,
-        "time": {"train_s": 3.0, "score_s": 0.5, "intermediate_s": 1.0, "teachers_s": 10.0},
-    }  # fmt: skip
+    return paper_rows.row(
+        score, arm=arm, task=task, role="target" if task == TARGET else "transfer", kind=kind, method=method, pool=pool,
+        pool_size=SIZES.get(pool, 1600), student=student, layers=layers, alpha=alpha, variant=variant, repeat=repeat, n=3,
+        model=student, metrics={"accuracy": score} | ({"map": ranked} if ranked else {}), parameters=parameters,
+        speed=speed if qps else None, n_test=9999)
 
 
-def record(rows, tier="demo", data=(), parameters=None, **more):
-    hardware = {"cpu": "Test CPU", "cores": 2, "memory_gib": 8.0, "gpu": None}
-    return {
-        "schema": 1, "run": "r1", "paper": "tmkd", "tier": tier, "parameters": parameters or {}, "rows": list(rows),
-        "provenance": {"command": "mtkd run", "hardware": hardware, "seeds": [0]}, "timing": {"wall_s": 1.0},
-        "data": list(data),
-    } | more  # fmt: skip
+record = partial(paper_rows.record, "tmkd")
 
 
 # Scores under which every claim of the paper holds, in accuracy, by (method, pool).
@@ -112,13 +102,6 @@ DATA += [{"task": "pydocs/topic (pool)", "split": f"pool {name}", "samples": n, 
 
 def verdicts(rows, **options):
     return {verdict.claim: verdict for verdict in tmkd.claims([record(rows)], **options)}
-
-
-def test_doctests():
-    for module in (tmkd, tmkd_tables):
-        result = doctest.testmod(module)
-        assert result.attempted
-        assert not result.failed
 
 
 # --- the data file -------------------------------------------------------------------------------------------------------
@@ -257,17 +240,11 @@ def test_a_student_better_than_its_teacher_is_comparable_too():
     assert verdicts(worse, margin=0.03)["T8"].verdict == SUPPORTED
 
 
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_no_verdict_from_one_or_two_repeats(repeats):
-    assert {v.words for v in verdicts(made(repeats)).values()} == {"not tested: too few"}
-
-
-def test_tiers_are_kept_apart_and_no_records_are_no_error():
+def test_tiers_are_kept_apart():
     records = [record(made()), record(made(alphas={1.0: 0.6}), tier="small")]
     found = {(v.claim, v.tier): v.verdict for v in tmkd.claims(records)}
     assert found["T6", "demo"] == SUPPORTED
     assert found["T6", "small"] == CONTRADICTED
-    assert [v.verdict for v in tmkd.claims([])] == [NOT_TESTED] * 9
     only = tmkd.claims([record([r for r in made() if r["arm"] == "layers"])])
     assert {v.claim for v in only if v.verdict != NOT_TESTED} == {"T5"}  # nothing says what its students had to learn
 
@@ -424,28 +401,6 @@ def pick(frame, method, pool="", **where):
 
 def everything():
     return [record(made(ranked=0.7), data=DATA)]
-
-
-def test_every_exhibit_is_made():
-    records = everything()
-    for entry in papers.load("tmkd").exhibits:
-        exhibit = papers.exhibit(entry.id, records)
-        assert exhibit.id == entry.id
-        assert exhibit.is_table == (".table" in entry.id)
-        assert exhibit.is_table or isinstance(exhibit.content, Figure)
-        assert "Test CPU" in exhibit.caption
-        if ".fig" in entry.id:
-            assert "The paper prints no numbers for this figure" in exhibit.caption
-            assert exhibit.png() == papers.exhibit(entry.id, records).png()  # the same records give the same bytes
-
-
-def test_without_records_exhibits_say_what_to_run():
-    for entry in papers.load("tmkd").exhibits:
-        exhibit = papers.exhibit(entry.id, [])
-        assert exhibit.missing
-        assert "mtkd run params/tmkd/" in exhibit.caption
-    assert all(tmkd.exhibit(name, []).missing for name in ("controls", "pools", "speed"))
-    assert tmkd.summary([]).empty
 
 
 def test_table_4_has_ours_above_the_papers():

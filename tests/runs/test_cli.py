@@ -72,12 +72,12 @@ def test_overrides_reach_every_cell(place, mtkd):
 
 def test_a_run_ends_with_claims_and_report(place, mtkd, monkeypatch):
     """The toy paper's verdicts and report come from stand-ins: the command's part is which records they are given."""
-    from mtkd import papers, report
+    from mtkd import papers, report, report_page
 
     seen = []
     monkeypatch.setattr(papers, "module", lambda paper: SimpleNamespace(claims=lambda records: [paper, len(records)]))
     monkeypatch.setattr(report, "claims_table", lambda verdicts: f"verdicts: {verdicts}")
-    monkeypatch.setattr(report, "write_report", lambda records, folder: seen.append(folder) or folder / "index.html")
+    monkeypatch.setattr(report_page, "write_report", lambda records, folder: seen.append(folder) or folder / "index.html")
     status, out, _ = mtkd("run", place.file("grid: {mode: [good, refuse]}"), "--jobs", "2", "--timeout", "60")
     assert status == 1
     assert "FAILED: There is no such task." in out

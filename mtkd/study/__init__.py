@@ -3,20 +3,23 @@
 Nothing is trained here: every line asks mtkd.train.distil for a finished model and writes down what came out. A paper
 (mtkd/papers/<paper>_study.py) says which students there are, as data, and how each one is made:
 
-    students(p)                    every student of one replicate, in words that its row repeats
-    Experiment.make(student)       the model of a student, from the store or trained now
-    Experiment.teacher_rows(r)     the rows of the teachers
+    students(p)                       every student of one replicate, in words that its row repeats
+    Experiment.teacher(r, position)   one teacher, fit to be followed
+    Experiment.make(student)          the model of a student, from the store or trained now
+    Experiment.columns(student, model)   what its row says besides
+    Experiment.teacher_rows(r)        the rows of every teacher, and of what they say together
+    Experiment.own(r)                 the student that stands for the paper's method, of which the best is exported
 
 and the rest is here: tasks and seeds by replicate, rows, jobs for the other cores, the bill, the exported student.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,14 +30,14 @@ from mtkd.data import glue
 from mtkd.data.tasks import Task, load_task, subset
 from mtkd.errors import KitError
 from mtkd.measure.metrics import ensemble_logits
-from mtkd.train import distil, floors, teachers
+from mtkd.study.rows import best, cost, data_rows, floor_rows, sizes, stages, total
+from mtkd.train import distil
 from mtkd.train.answers import answered, answers, finished_teacher, is_finished, sound
 from mtkd.train.prepare import Prepared, prepare
 from mtkd.train.recipes import Optimisation
 from mtkd.train.teachers import Model
 
 STRIDE = 100_000  # seeds per replicate
-SPLITS = ("train", "validation", "test")
 CONTROLS = {"shuffled_teacher": "shuffled", "uniform_teacher": "uniform"}  # variants whose teachers know nothing: their control
 ALIKE = ("batch_size", "optimiser", "decay", "weight_decay", "warmup", "keep", "freeze_embeddings")  # in all stages of a run
 
@@ -64,11 +67,11 @@ class Study:
     def __init__(self, parameters: dict):
         self.p = SimpleNamespace(**{k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()})
         self.used: dict[str, dict] = {}  # key of a model on the bill to what was measured of it
-        self.drawn, self.prepared_for = cache(self.drawn), cache(self.prepared_for)
-        self.teacher, self.teacher_set = cache(self.teacher), cache(self.teacher_set)
-        asked = list(getattr(self.p, self.replicates))
-        if not asked or len(set(asked)) < len(asked):
-            raise KitError(f"{self.replicates} must be different numbers, at least one, and are {asked}.")
+        self.drawn, self.prepared_for, self.teacher_set = map(cache, (self.drawn, self.prepared_for, self.teacher_set))
+        self.asked: list[int] = list(getattr(self.p, self.replicates))  # the replicates
+        if not self.asked or len(set(self.asked)) < len(self.asked):
+            raise KitError(f"{self.replicates} must be different numbers, at least one, and are {self.asked}.")
+        self.first = self.asked[0]
         one_of(self.p, weak_teachers=("stop", "mark"))
         self.check()
 
@@ -107,10 +110,6 @@ class Study:
         return self.read_by(self.drawn(replicate))
 
     @property
-    def first(self) -> int:
-        return getattr(self.p, self.replicates)[0]
-
-    @property
     def loaded(self) -> Task:
         """The first replicate's task: classes, metric and all splits but train are those of every replicate."""
         return self.drawn(self.first)
@@ -141,7 +140,7 @@ class Study:
 
     def seeds(self) -> list[int]:
         """Every seed of this study, for the record."""
-        return sorted({self.seed_of(r, n) for r in getattr(self.p, self.replicates) for n in self.numbers})
+        return sorted({self.seed_of(r, n) for r in self.asked for n in self.numbers})
 
     # --- models --------------------------------------------------------------------------------------------------------
 
@@ -162,10 +161,6 @@ class Study:
         """The teachers as they are given; KitError where one has learned nothing (mtkd.train.answers.sound)."""
         return sound(self.prepared_for(replicate), models, self.p.weak_teachers)
 
-    def teacher(self, replicate: int, position: int) -> Model:
-        """One teacher, fit to be followed."""
-        raise NotImplementedError
-
     def teacher_set(self, replicate: int) -> list[Model]:
         """All teachers, the same for every student of a replicate."""
         return [self.teacher(replicate, position) for position in self.everyone]
@@ -173,24 +168,19 @@ class Study:
     def students(self, replicate: int) -> list[Student]:
         return [replace(s, replicate=replicate) for s in type(self).students_of(self.p)]
 
-    def make(self, s: Student) -> Model:
-        """The model of a student, from the store or trained now."""
-        raise NotImplementedError
-
     def models(self, s: Student) -> list[Model]:
         """The models behind a row: one, or the members of an ensemble."""
         return [self.make(s)]
 
+    def taught(self, s: Student) -> bool:
+        """Whether a student learned from teachers, and not from labels alone."""
+        return s.kind in ("student", "control", "terms") and s.variant not in ("plain_ce", "CE")
+
     def followed(self, s: Student) -> list[Model]:
         """The teachers that a student learned from, whose training and scoring are on its bill."""
-        taught = s.kind in ("student", "control") and s.variant != "plain_ce"
-        return [self.teacher_set(s.replicate)[i] for i in s.members] if taught else []
+        return [self.teacher_set(s.replicate)[i] for i in s.members] if self.taught(s) else []
 
-    # --- rows ----------------------------------------------------------------------------------------------------------
-
-    def columns(self, s: Student, model: Model) -> dict:
-        """What a paper's rows say besides."""
-        raise NotImplementedError
+    # --- rows, jobs and the bill --------------------------------------------------------------------------------------
 
     def row_logits(self, s: Student, models: Sequence[Model], split: str) -> Tensor:
         """The logits behind a row: a model's own, or several models' joined (metrics.ensemble_logits)."""
@@ -216,10 +206,6 @@ class Study:
             **answered(task, said(split), split), **cost(models, followed, reads, data),
         } | known  # fmt: skip
 
-    def teacher_rows(self, replicate: int) -> Iterator[dict]:
-        """Every teacher, and what they say together."""
-        raise NotImplementedError
-
     def floor_rows(self, replicate: int) -> list[dict]:
         """What any model must beat: the majority class and a linear model of word counts (mtkd/train/floors.py)."""
         return floor_rows(self.prepared_for(replicate), self.p.task, {self.replicates.removesuffix("s"): replicate})
@@ -233,11 +219,9 @@ class Study:
             if not arms or s.arm in arms:
                 yield from self.student_rows(s)
 
-    # --- jobs ----------------------------------------------------------------------------------------------------------
-
     def first_jobs(self) -> list[Callable]:
         """What must be there before any student is made: all teachers."""
-        return [partial(self.teacher, r, p) for r in getattr(self.p, self.replicates) for p in self.everyone]
+        return [partial(self.teacher, r, p) for r in self.asked for p in self.everyone]
 
     def step(self, s: Student) -> int:
         """Students of a higher step go on from those of a lower one."""
@@ -245,11 +229,8 @@ class Study:
 
     def jobs(self) -> list[list[Callable]]:
         """Everything that takes time, as calls, those that others need first (mtkd/runs/helpers.py)."""
-        every = [s for r in getattr(self.p, self.replicates) for s in self.students(r)]
-        steps = sorted({self.step(s) for s in every})
-        return [self.first_jobs(), *([partial(self.models, s) for s in every if self.step(s) == step] for step in steps)]
-
-    # --- when all models are made --------------------------------------------------------------------------------------
+        every = sorted((s for r in self.asked for s in self.students(r)), key=self.step)
+        return [self.first_jobs(), *([partial(self.models, s) for s in step] for _, step in groupby(every, self.step))]
 
     def count(self, *models: Model) -> None:
         """Put models on the bill, with the stages they went through."""
@@ -263,23 +244,12 @@ class Study:
                 "energy_method": next((i["energy_method"] for i in infos if i.get("energy_method")), None)}
 
     def data_rows(self) -> list[dict]:
-        """The table of the data: samples per split and the mean number of words and punctuation marks."""
-        task, rows = self.loaded, []
-        for part in SPLITS:
-            split, words = task.splits[part], None
-            if task.kind != "image":
-                words = sum(len(re.findall(r"\w+|[^\w\s]", text)) for row in split.inputs for text in row) / len(split)
-            rows.append({"task": self.p.task, "split": part, "samples": len(split), "tokens_mean": words,
-                         "classes": len(task.classes), "metric": task.metric})
-        return rows
-
-    def own(self, replicate: int) -> Student:
-        """The student that stands for the paper's method."""
-        raise NotImplementedError
+        """The table of the data."""
+        return data_rows(self.loaded, self.p.task)
 
     def candidates(self) -> list[Student]:
         """The students of which the best is exported; none where no section asked for students."""
-        return [self.own(r) for r in getattr(self.p, self.replicates)] if self.p.sections else []
+        return [self.own(r) for r in self.asked] if self.p.sections else []
 
     def best_student(self) -> Model | None:
         """Of the candidates the one that did best on validation, of equals the first."""
@@ -303,9 +273,6 @@ class Study:
                 for name in hidden]
 
 
-# --- what studies are made of --------------------------------------------------------------------------------------------
-
-
 def one_of(p: SimpleNamespace, **words: Sequence[str]) -> None:
     """KitError where a parameter is none of its words."""
     for name, allowed in words.items():
@@ -323,57 +290,3 @@ def read_task(name: str, protocol: str, options: dict) -> Task:
     """A task by name, whole; `protocol` goes to the loaders that have one."""
     own = {"protocol": protocol} if name.startswith(("glue/", "tweet_eval/")) else {}
     return load_task(name, **{**own, **options})
-
-
-def sizes(p: SimpleNamespace, prefix: str = "") -> dict[str, int]:
-    """The sizes to which a notebook's parameters cut the splits; 0 keeps all.
-
-    >>> sizes(SimpleNamespace(train_size=100, validation_size=0, test_size=50))
-    {'train': 100, 'test': 50}
-    """
-    return {part: n for part in SPLITS if (n := getattr(p, f"{prefix}{part}_size"))}
-
-
-def total(values: Iterable[float | None]) -> float | None:
-    """The sum of what is known; None where nothing is."""
-    found = [v for v in values if v is not None]
-    return sum(found) if found else None
-
-
-def stages(model: Model | None) -> list[Model]:
-    """A model and the stages that it went through, the last first."""
-    return [model, *stages(model.before)] if model else []
-
-
-def best(models: Sequence[Model], metric: str) -> Model:
-    """The model that did best on validation; of equals the first."""
-    return max(models, key=lambda model: model.metrics["validation"][metric])
-
-
-def cost(models: Sequence[Model], followed: Sequence[Model], prepared: Prepared, split: str = "train") -> dict:
-    """The part of a row that says what a model, or the members of an ensemble, took: parameters, times in seconds, energy,
-    memory, folder. followed: the teachers, whose training and whose scoring of `split` are on the bill."""
-    model, before = models[0], [m for member in models for m in stages(member)[1:]]
-    single = len(models) == 1 and model.info.get("history")  # trained here
-    return {
-        "parameters": total(m.info.get("parameters") for m in models),
-        "time": {"train_s": sum(m.seconds for m in models), "intermediate_s": sum(m.seconds for m in before),
-                 "score_s": sum(teachers.score(prepared, t, split).info["seconds"] for t in followed),
-                 "teachers_s": sum(t.seconds for t in followed)},
-        "energy_kwh": total(m.info.get("energy_kwh") for m in (*models, *before)),
-        "peak_memory_mib": model.info.get("peak_memory_mib"), "samples_per_second": model.info.get("samples_per_second"),
-        "folder": str(model.folder.relative_to(prepared.store.folder)) if single else None,
-    }  # fmt: skip
-
-
-def floor_rows(prepared: Prepared, name: str, replicate: dict[str, int]) -> list[dict]:
-    """A record's rows of both floors of a task called `name`; none for a span task, whose units are tokens."""
-    task, rows = prepared.task, []
-    for method in floors.FLOORS if task.kind != "span" else ():
-        said = floors.floor(prepared, method)
-        found = {part: distil.metrics(prepared, part, said[part]) for part in floors.PARTS}
-        rows.append({"arm": "floor", "task": name, "kind": "floor", "method": method, **replicate, "metric": task.metric,
-                     "score": found["test"][task.metric], "metrics": found["test"], "split": "test",
-                     "validation": found["validation"][task.metric], "n_test": len(task.splits["test"]),
-                     "n_train": len(task.splits["train"]), **answered(task, said["test"])})
-    return rows
