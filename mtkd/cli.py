@@ -51,6 +51,7 @@ def run(
     """Run what is missing of some grids, then print the claims with their verdicts and write a report."""
     from mtkd.runs import grid, records
 
+    look_at_the_data(files, overrides(parameter or []), first)
     summary = grid.run(files, jobs=jobs, results=results, timeout=timeout, overrides=overrides(parameter or []),
                        dry_run=dry_run, first=first)
     if not dry_run and not summary.interrupted and summary.folders:
@@ -191,11 +192,25 @@ def overrides(pairs: list[str]) -> dict:
         name, equals, text = pair.partition("=")
         if not equals:
             raise KitError(f"-p needs a name and a value, such as -p epochs 3, not {pair!r} alone.")
-        try:
-            values[name] = read_yaml(text)
+        try:  # a path with " #" in it is no value with a comment behind it
+            values[name] = text if " #" in text and text[0] not in "[{\"'" else read_yaml(text)
         except yaml.YAMLError as error:
             raise KitError(f"-p {name}: {text!r} is not a value.") from error
     return values
+
+
+def look_at_the_data(files: list[Path], values: dict, first: int | None) -> None:
+    """Read the files of one's own that cells name as their task, so that a fault in them is found before a kernel starts."""
+    from mtkd.runs.gridfiles import read_grid
+
+    cells = [cell.parameters for file in files for cell in read_grid(file, values, first=first).cells]
+    own = {(str(cell["task"]), json.dumps(cell.get("task_options") or {}, sort_keys=True)) for cell in cells if "task" in cell}
+    if own := [(task, options) for task, options in sorted(own) if Path(task).suffix or Path(task).is_absolute()]:
+        from mtkd.data.tasks import load_task
+
+        for task, options in own:
+            for note in load_task(task, **json.loads(options)).notes:
+                typer.echo(f"{task}: {note}")
 
 
 def beside_the_committed(records: list[dict]) -> bool:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -278,16 +279,21 @@ def test_a_teacher_with_another_tokeniser_gives_logits_and_aligned_states_but_no
         distil.distill(made["prepared"], [teacher], STUDENT, tinybert((0,), 0))
 
 
-def test_teachers_that_do_not_fit_the_task_are_refused(made, tmp_path):
+def test_a_teachers_classes_are_found_by_name_and_what_does_not_fit_is_refused(made, tmp_path):
     prepared = made["prepared"]
     for name, count, labels in (("five", 5, ()), ("order", 3, ("farm", "sea", "city"))):
         network = models.build(TEACHER, count, seed=0, vocab=prepared.vocab, labels=labels)
         network.save(tmp_path / name, prepared.tokenizer)
-    five = teachers.teacher_from_folder(prepared, tmp_path / "five")
-    with pytest.raises(KitError, match=r"has 5 outputs and the task tiny/text has 3"):
-        distil.distill(prepared, [five], STUDENT, recipes.distilbert((0,), 0, optimisation=OPT))
-    with pytest.raises(KitError, match=r"has the classes \['farm', 'sea', 'city'\] and the task has \['sea', 'farm', 'city'\]"):
-        teachers.teacher_from_folder(prepared, tmp_path / "order")
+    with pytest.raises(KitError, match=r"has 5 outputs without names, .* say which is which with a label_map"):
+        teachers.teacher_from_folder(prepared, tmp_path / "five")
+    with pytest.warns(UserWarning, match="in the order farm, sea, city: they were brought by name to the task's"):
+        moved = teachers.teacher_from_folder(prepared, tmp_path / "order")
+    asked = teachers.teacher_from_folder(prepared, tmp_path / "five", {"4": "sea", "LABEL_0": "farm", "2": "city"})
+    for teacher, name, order in ((moved, "order", [1, 0, 2]), (asked, "five", [4, 0, 2])):
+        raw = outputs.evaluate_logits(models.load(tmp_path / name), prepared.data("train"), torch.device("cpu"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it has learned nothing
+            assert_close(teachers.logits_of(prepared, teacher, "train"), raw[:, order])
     with pytest.raises(KitError, match="there is no model"):
         teachers.teacher_from_folder(prepared, tmp_path / "nowhere")
 
@@ -344,7 +350,7 @@ def test_bad_tables_are_refused(made, tmp_path):
     with pytest.raises(KitError, match=r"short\.parquet has no logits for sample 'train-0' \(and 1 more\)"):
         distil.distill(prepared, [teachers.teacher_from_table(path)], STUDENT, recipe)
     pd.DataFrame({"name": ["a"], "x": [0.0]}).to_csv(tmp_path / "no_id.csv", index=False)
-    with pytest.raises(KitError, match="no column 'id' .*; it has name, x"):
+    with pytest.raises(KitError, match=r"no column 'id' .*; it has name, x"):
         teachers.read_table(tmp_path / "no_id.csv", ("x",))
     pd.DataFrame({"id": ["a"], "x": [np.nan]}).to_csv(tmp_path / "nan.csv", index=False)
     with pytest.raises(KitError, match="not numbers"):
@@ -359,7 +365,7 @@ def test_bad_tables_are_refused(made, tmp_path):
     with pytest.raises(KitError, match="not numbers"):
         teachers.read_table(tmp_path / "words.csv", ("x",))
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
-    with pytest.raises(KitError, match=r"cut\.parquet cannot be read"):
+    with pytest.raises(KitError, match=r"cut\.parquet' cannot be read"):
         teachers.read_table(tmp_path / "cut.parquet", ("x",))
     with pytest.raises(KitError, match="no table of logits"):
         teachers.teacher_from_table(tmp_path / "missing.csv")

@@ -27,7 +27,7 @@ ABOVE = {  # a room may import the rooms that are named beside it
     "report_page": "errors store evidence papers report",
     "lecture": "errors evidence papers report",
     "miniatures": "errors data models tokens",
-    "cli": "errors evidence papers report report_page rules runs miniatures",
+    "cli": "errors data evidence papers report report_page rules runs miniatures",
     "__init__": "errors store measure data tokens models rules train lecture",
 }
 # What still breaks the table, as "room -> room". It may only shrink: a line whose break is gone must go too.

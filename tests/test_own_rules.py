@@ -25,7 +25,8 @@ prepared = prepare(load_task("rows.csv"), "scratch-1x16", vocab=60, max_length=1
 teachers = finetune(prepared, "scratch-1x16", range(3), optimisation)
 
 def student(*terms):
-    made = distil(prepared, teachers, "scratch-1x8h2", recipe("cross_entropy", *terms, optimisation=optimisation), seed=0)
+    made = distil(prepared, teachers, "scratch-1x8h2", recipe("cross_entropy", *terms, optimisation=optimisation), seed=0,
+                   weak_teachers="mark")
     return made.reused, made.key, made.logits("test").sum().item()
 """
 AGREEING = """

@@ -24,6 +24,7 @@ from mtkd.store.files import text_hash
 
 _SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
                 "dev": "validation", "test": "test", "unlabelled": "unlabelled", "unlabeled": "unlabelled"}
+DECIMAL = re.compile(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?")
 
 
 def load_own(path: str, text: str = "text", text_pair: str | None = None, label: str = "label", id: str | None = None,
@@ -52,6 +53,10 @@ def load_own(path: str, text: str = "text", text_pair: str | None = None, label:
         raw[name] = where, list(zip(*columns)), labels, ids
         if name == "train" and not regression:
             names = _classes(labels, classes)
+            scores = all(DECIMAL.fullmatch(name) for name in names)
+            if classes is None and scores and len(names) > max(20, len(labels) // 5):
+                raise KitError(f"{where} has {len(names)} different numbers in {len(labels)} rows of the column {label!r}: "
+                               "they look like scores. Say regression: true to predict them, or list them as classes.")
     splits, content = {}, {}
     for name, (where, inputs, labels, ids) in raw.items():
         if not inputs:

@@ -17,7 +17,6 @@ Nothing here touches the network, prints, or writes files; where a machine gives
 import contextlib
 import logging
 import os
-import resource
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 MIB = 2**20
@@ -121,6 +121,11 @@ def peak_memory(device: torch.device) -> float | None:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):  # Windows, which has no module `resource`
+        return info.peak_wset
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

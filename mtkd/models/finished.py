@@ -46,9 +46,10 @@ def order_of(where: str, named: Sequence[str], outputs: int, classes: Sequence[s
             raise KitError(f"{where} has {shown}, and the task asks for a number: a teacher of it has one output.")
         return [0], ""
     if outputs == 1:
-        raise KitError(f"{where} has one output, a score, and the task has the classes {', '.join(classes)}: give its answers as "
-                       f"a table with the columns id, {', '.join(classes)} (for two classes 0 and the score z), or fine-tune it "
-                       f"with num_labels={len(classes)}.")
+        names = ", ".join(classes)
+        raise KitError(f"{where} has one output, a score, and the task has the classes {names}: give its answers as a table "
+                       f"with the columns id, {names} (for two classes 0 and the score z), or fine-tune it with "
+                       f"num_labels={len(classes)}.")
     if label_map:
         return mapped(where, own, classes, {str(k): str(v) for k, v in label_map.items()}), ""
     numbers = [int(found[1]) for name in own if (found := re.fullmatch(r"(?i)label_(\d+)", name))]
@@ -56,17 +57,16 @@ def order_of(where: str, named: Sequence[str], outputs: int, classes: Sequence[s
     if len(set(keys)) == outputs == len(classes) and set(keys) == set(wanted) and len(set(wanted)) == len(wanted):
         order = [keys.index(name) for name in wanted]
         same = [own[i] for i in order] == list(classes) and order == sorted(order)
-        return order, "" if same else (f"{where} has its classes in the order {', '.join(own)}: they were brought by name to the "
-                                       f"task's {', '.join(classes)}.")
+        return order, "" if same else (f"{where} has its classes in the order {', '.join(own)}: they were brought by name to "
+                                       f"the task's {', '.join(classes)}.")
     if outputs == len(classes) and sorted(numbers) == list(range(outputs)):
         order = [numbers.index(i) for i in range(outputs)]
         return order, (f"{where} does not name its classes ({', '.join(own)}): they were taken by number as the task's "
                        f"{', '.join(classes)}.")
-    example = {name: c for name, c in zip([next((n for n in own if n.casefold() == w), own[min(i, outputs - 1)])
-                                           for i, w in enumerate(wanted)], classes)}
+    theirs = [next((name for name in own if name.casefold() == w), own[min(i, outputs - 1)]) for i, w in enumerate(wanted)]
     rest = " (outputs that it does not name are left out)" if outputs > len(classes) else ""
-    raise KitError(f"{where} has {shown}, and the task has the classes {', '.join(classes)}: say which is which with a label_map "
-                   f"such as {example}{rest}, or rename them in id2label of its config.json.")
+    raise KitError(f"{where} has {shown}, and the task has the classes {', '.join(classes)}: say which is which with a "
+                   f"label_map such as {dict(zip(theirs, classes))}{rest}, or rename them in id2label of its config.json.")
 
 
 def mapped(where: str, own: Sequence[str], classes: Sequence[str], label_map: dict[str, str]) -> list[int]:

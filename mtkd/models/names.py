@@ -99,7 +99,8 @@ def checkpoint(name: str, head: dict) -> transformers.PreTrainedModel:
     # The head is new, and so may the pooler be; a layer or a table of the encoder that is drawn at random is no checkpoint.
     inner = [key for key in report["missing_keys"] if students.LAYER.search(key) or "embeddings" in key]
     if inner:
-        raise KitError(f"the weights of {name} do not hold the encoder that its config.json describes: {listed(inner)} missing.")
+        raise KitError(f"the weights of {name} do not hold the encoder that its config.json describes: {listed(inner)} are "
+                       "missing.")
     return made
 
 

@@ -170,16 +170,18 @@ def load_pooled(folder: Path) -> PooledNetwork:
 
 
 def whole(folder: Path, auto, spare: str = "") -> transformers.PreTrainedModel:
-    """A finished model from its folder, in float32. KitError, with their names, where weights are missing or of another size,
-    which transformers would draw at random; but for those whose name has `spare` in it."""
+    """A finished model from its folder, in float32.
+
+    KitError, with their names, where weights are missing or of another size, which transformers would draw at random; but for
+    those whose name has `spare` in it."""
     try:
         model, report = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # a damaged file raises whatever its reader does
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise KitError(f"{folder} holds no model that transformers can load: {first}") from error
     if missing := [key for key in report["missing_keys"] if not spare or spare not in key]:
-        raise KitError(f"the model in {folder} is not whole: its weights lack {listed(missing)}, which would be random numbers. "
-                       "Save the fine-tuned classifier itself there, with save_pretrained.")
+        raise KitError(f"the model in {folder} is not whole: its weights lack {listed(missing)}, which would be random "
+                       "numbers. Save the fine-tuned classifier itself there, with save_pretrained.")
     return model
 
 

@@ -16,6 +16,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 
@@ -130,7 +131,11 @@ def read_yaml(text: str):
 
 
 class Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number and a name given twice is an error."""
+    """Safe YAML in which 1e-4 is a number, no and yes are words (as in YAML 1.2), and a name given twice is an error."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, how) for tag, how in found if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
     def construct_mapping(self, node, deep=False):
         names = [self.construct_object(n, deep=True) for n, _ in node.value if n.tag != "tag:yaml.org,2002:merge"]

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -142,7 +141,11 @@ def finish(paper: str, parameters: dict, rows: list[dict], data: list[dict], tim
         if missing := [name for name in ROW_KEYS if name not in row]:
             raise KitError(f"Row {number} of the record lacks {', '.join(missing)}.")
     path = Path(os.environ.get("MTKD_RUN_FOLDER") or runs_folder() / paper / run) / "record.json"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)  # KiB on Linux
+    peak = getattr(psutil.Process().memory_info(), "peak_wset", 0) / 2**20  # Windows, which has no module `resource`
+    if not peak:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     own = {"wall_s": round(time.time() - psutil.Process().create_time(), 1), "energy_kwh": None, "co2_kg": None,
            "peak_memory_mib": round(peak, 1)}
     asked = os.environ.get("MTKD_COMMAND") or "notebook"

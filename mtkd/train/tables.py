@@ -56,9 +56,9 @@ def layout(there: Sequence[str], classes: Sequence[str], name: str) -> Layout:
         return Layout(keys, ("label",), bare=True)
     if [re.search(r"\d*$", c)[0] for c in names] == [str(i) for i in range(len(classes))]:
         return Layout(keys, tuple(names))
-    raise KitError(f"{name} has the columns {', '.join(names)}, and the task's classes are {', '.join(classes)}: name its columns "
-                   f"like them, or number them from 0 to {len(classes) - 1} in the classes' order; bare answers stand in a column "
-                   "label.")
+    raise KitError(f"{name} has the columns {', '.join(names)}, and the task's classes are {', '.join(classes)}: name its "
+                   f"columns like them, or number them from 0 to {len(classes) - 1} in the classes' order; bare answers stand "
+                   "in a column label.")
 
 
 def header(path: Path) -> list[str]:
@@ -81,8 +81,8 @@ def read_table(path: Path, classes: tuple[str, ...]) -> tuple[bool, list[str], n
     first: dict[str, tuple] = {}
     for number, (i, row) in enumerate(zip(ids, found), start=1):
         if first.setdefault(i, row[width:]) != row[width:]:
-            raise KitError(f"{path.name} has {row[0]!r} more than once with different answers, again in row {number:,} (the first "
-                           "row of data is row 1): keep one row for each.")
+            raise KitError(f"{path.name} has {row[0]!r} more than once with different answers, again in row {number:,} (the "
+                           "first row of data is row 1): keep one row for each.")
     return by_text, ids, as_logits([row[width:] for row in found], plan, classes, path.name)
 
 
@@ -102,19 +102,20 @@ def as_logits(answers: Sequence[tuple], plan: Layout, classes: Sequence[str], na
         return smoothed(values.argmax(1), len(classes), name)
     for whole, words in SCALES.items():  # a rounded value is off by half a hundredth at most
         if values.min() >= 0 and np.abs(values.sum(1) - whole).max() <= whole * (0.005 * len(classes) + 1e-4):
-            warnings.warn(f"{name} holds {words} (its rows sum to {whole}): their logarithms are taken as logits, with {LEAST:g} "
-                          "for 0.", stacklevel=2)
+            warnings.warn(f"{name} holds {words} (its rows sum to {whole}): their logarithms are taken as logits, with "
+                          f"{LEAST:g} for 0.", stacklevel=2)
             return np.log(np.maximum(values / whole, LEAST))
     if values.min() >= 0 and values.max() <= 1:
-        warnings.warn(f"{name} holds values from 0 to 1 whose rows do not sum to 1: they are taken as logits, which makes a nearly "
-                      "undecided teacher; if they are scores of single classes, give their logits log(p / (1 - p)).", stacklevel=2)
+        warnings.warn(f"{name} holds values from 0 to 1 whose rows do not sum to 1: they are taken as logits, which makes a "
+                      "nearly undecided teacher; if they are scores of single classes, give their logits log(p / (1 - p)).",
+                      stacklevel=2)
     return values
 
 
 def smoothed(numbers: np.ndarray, outputs: int, name: str) -> np.ndarray:
     """Answers without probabilities as logits: SURE on the answer, the rest shared alike."""
-    warnings.warn(f"{name} holds answers without probabilities: each is taken as {SURE:g} sure, with {1 - SURE:.2g} shared by the "
-                  "other classes.", stacklevel=3)
+    warnings.warn(f"{name} holds answers without probabilities: each is taken as {SURE:g} sure, with {1 - SURE:.2g} shared by "
+                  "the other classes.", stacklevel=3)
     made = np.full((len(numbers), outputs), np.log((1 - SURE) / (outputs - 1)), dtype=np.float32)
     made[np.arange(len(numbers)), numbers] = np.log(SURE)
     return made
@@ -122,7 +123,7 @@ def smoothed(numbers: np.ndarray, outputs: int, name: str) -> np.ndarray:
 
 def numbers_of(labels: Sequence, classes: Sequence[str], name: str) -> list[int]:
     """The classes' numbers of answers by name (in any case), or all of them by number. KitError for another answer."""
-    words = [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v).strip() for v in labels]
+    words = [re.sub(r"^(\d+)\.0+$", r"\1", str(v).strip()) for v in labels]  # 1.0 is a number that went through a spreadsheet
     exact, folded = {c: i for i, c in enumerate(classes)}, {c.strip().casefold(): i for i, c in enumerate(classes)}
     known = exact | {w: folded[w.casefold()] for w in set(words) if w not in exact and w.casefold() in folded
                      and len(folded) == len(classes)}
@@ -130,6 +131,6 @@ def numbers_of(labels: Sequence, classes: Sequence[str], name: str) -> list[int]
         known = {str(i): i for i in range(len(classes))}
     for number, word in enumerate(words, start=1):
         if word not in known:
-            raise KitError(f"{name} has the answer {word!r} in row {number:,} (the first row of data is row 1), outside the classes "
-                           f"{', '.join(classes)}: leave such rows out, or give them one of these.")
+            raise KitError(f"{name} has the answer {word!r} in row {number:,} (the first row of data is row 1), outside the "
+                           f"classes {', '.join(classes)}: leave such rows out, or give them one of these.")
     return [known[word] for word in words]

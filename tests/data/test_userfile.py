@@ -161,3 +161,24 @@ def test_folders_that_are_not_data(tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps({"text": "x", "label": "y"}))
     with pytest.raises(KitError, match="two files for the split 'train'"):
         load_task(str(tmp_path))
+
+
+def test_numbers_that_went_through_a_spreadsheet_are_one_class(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate(["1", "1.0", "0", "0.0"] * 20)))
+    assert load_task(str(path)).classes == ("0", "1")
+
+
+def test_scores_are_no_classes(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},{i / 20:.2f}\n" for i in range(100)))
+    with pytest.raises(KitError, match=r"100 different numbers in 100 rows of the column 'label': .* regression: true"):
+        load_task(str(path))
+    assert load_task(str(path), regression=True).regression
+
+
+def test_a_list_of_labels_is_refused(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {i}", "label": ["bad", "x"]}) + "\n" for i in range(20)))
+    with pytest.raises(KitError, match="several labels cannot be learned from"):
+        load_task(str(path))

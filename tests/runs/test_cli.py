@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -135,3 +136,21 @@ def test_parameters_are_listed(place, mtkd):
     status, _, err = mtkd("params", "toi")
     assert status == 2
     assert "did you mean 'toy'?" in err
+
+
+OWN = Path(__file__).parents[2] / "params" / "domain_expertise" / "own.yaml"
+
+
+def test_a_file_of_ones_own_is_read_before_any_kernel_starts(mtkd, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTKD_RESULTS", str(tmp_path / "results"))
+    status, _, err = mtkd("run", OWN, "--dry-run", "-p", "task", tmp_path / "nowhere.csv")
+    assert (status, "nowhere.csv" in err) == (2, True)
+    (tmp_path / "my #1 file.csv").write_text("text,mark\na,b\n")
+    status, _, err = mtkd("run", OWN, "-p", "task", tmp_path / "my #1 file.csv")
+    assert status == 2
+    assert "my #1 file.csv' has no column 'label'" in err
+
+
+def test_no_and_yes_stay_words():
+    assert cli.overrides(["task_options={classes: [no, yes]}", "x=true", "y=off"]) == {
+        "task_options": {"classes": ["no", "yes"]}, "x": True, "y": "off"}

@@ -71,7 +71,8 @@ def test_the_command_line_sets_a_run_beside_its_twin_and_leaves_others_alone(com
     assert cli.beside_the_committed([mine])
     said = capsys.readouterr().out
     assert f"{len(mine['rows'])} rows, every score and every item" in said
-    assert "The claims, from all committed replicates, yours among them" in said
+    assert "; yours " in said
+    assert "●: mean effect over all committed replicates" in said
     mine["parameters"]["student_epochs"] = 99
     assert not cli.beside_the_committed([mine])
     assert capsys.readouterr().out == ""

@@ -62,7 +62,8 @@ def test_columns_are_found_in_any_order_and_case(tmp_path):
 
 
 @pytest.mark.parametrize(("columns", "rows", "said"), [
-    (["id", "bad", "good"], [("a", 0, 1), ("b", 0, 1), ("a", 9, 1)], "has 'a' more than once with different answers, again in row 3"),
+    (["id", "bad", "good"], [("a", 0, 1), ("b", 0, 1), ("a", 9, 1)],
+     "'a' more than once with different answers, again in row 3"),
     (["id", "label"], [("a", "good"), ("b", "fine")], "the answer 'fine' in row 2 .*, outside the classes bad, good"),
     (["id", "yes", "no"], [("a", 0, 1)], "bare answers stand in a column label"),
     (["key", "label"], [("a", "good")], r"no column 'id' \(or 'text'\); it has key, label"),
