@@ -65,6 +65,10 @@ class Study:
     students_of: Callable[[SimpleNamespace], Iterable[Student]]  # a paper's students(p)
 
     def __init__(self, parameters: dict):
+        for name, value in parameters.items():
+            if isinstance(value, str) and value.startswith(("[", "{")):
+                raise KitError(f"{name} is the text {value!r}: papermill takes a list with -y '{name}: {value}', and "
+                               f"`mtkd run -p {name} ...` reads it as one.")
         self.p = SimpleNamespace(**{k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()})
         self.used: dict[str, dict] = {}  # key of a model on the bill to what was measured of it
         self.drawn, self.prepared_for, self.teacher_set = map(cache, (self.drawn, self.prepared_for, self.teacher_set))

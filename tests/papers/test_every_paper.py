@@ -8,7 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from mtkd import papers
+from mtkd.errors import KitError
 from mtkd.evidence.verdicts import NOT_TESTED
+from mtkd.runs.parameters import notebook_path, read_parameters
 
 MODULES = sorted(f"papers.{path.stem}" for path in Path(papers.__file__).parent.glob("*.py") if path.stem != "__init__")
 
@@ -66,3 +68,13 @@ def test_no_verdict_from_one_or_two_replicates(paper, replicates):
     found = papers.module(paper).claims([few])
     assert {v.verdict for v in found} == {NOT_TESTED}
     assert "not tested: too few" in {v.words for v in found}
+
+
+@pytest.mark.parametrize("paper", papers.FIVE)
+def test_a_list_that_came_as_text_is_refused_before_anything_is_read(paper):
+    """papermill -p gives "[0]" as text; design: one sentence with the way out, and no TypeError from arithmetic."""
+    usual = {name: p.default for name, p in read_parameters(notebook_path(paper)).items()}
+    study = import_module(f"mtkd.papers.{paper}_study")
+    replicates = "pools" if paper == "seed_ensemble" else "repeats"
+    with pytest.raises(KitError, match=rf"{replicates} is the text '\[0, 1\]': papermill takes a list with -y"):
+        study.from_parameters(usual | {replicates: "[0, 1]"})
