@@ -71,7 +71,7 @@ def load_own(path: str, text: str = "text", text_pair: str | None = None, label:
         else:
             numbers = _values(where, label, labels) if regression else _numbers(where, label, labels, names)
         splits[name] = Split(ids, inputs, numbers)
-    notes = _fill(splits, content)
+    notes = _fill(splits, content) + _doubts(splits, content, names)
     metrics = ("pearson", "spearman") if regression else ("accuracy", "macro_f1", "mcc")
     metrics += ("f1",) if len(names) == 2 else ()
     if metric is not None and metric not in metrics:
@@ -193,4 +193,20 @@ def _fill(splits: dict[str, Split], content: dict[str, list[str]]) -> list[str]:
     for name in ("validation", "test"):
         if shared := len(set(content[name]) & set(content["train"])):
             notes.append(f"{shared:,} texts of {name} are also in train")
+    return notes
+
+
+def _doubts(splits: dict[str, Split], content: dict[str, list[str]], names: tuple[str, ...]) -> list[str]:
+    """What in labels of classes should make one look again: one text with two labels, a class that can hardly be learned."""
+    if not names:
+        return []
+    said: dict[str, set[int]] = {}
+    for name, split in splits.items():
+        for key, label in zip(content[name], split.labels.tolist()):
+            said.setdefault(key, set()).update({label} - {-1})
+    notes, counts = [], np.bincount(splits["train"].labels[splits["train"].labels >= 0], minlength=len(names))
+    if twice := sum(len(labels) > 1 for labels in said.values()):
+        notes.append(f"{twice:,} {'text has' if twice == 1 else 'texts have'} different labels in different rows")
+    if rare := [f"{name} ({count})" for name, count in zip(names, counts.tolist()) if count < 2]:
+        notes.append(f"classes with fewer than two training texts: {', '.join(rare)}")
     return notes

@@ -182,3 +182,13 @@ def test_a_list_of_labels_is_refused(tmp_path):
     path.write_text("".join(json.dumps({"text": f"text {i}", "label": ["bad", "x"]}) + "\n" for i in range(20)))
     with pytest.raises(KitError, match="several labels cannot be learned from"):
         load_task(str(path))
+
+
+def test_contradicting_labels_leaks_and_rare_classes_are_noted(tmp_path):
+    rows = [f"text {i},{'ab'[i % 2]}" for i in range(20)] + ["text 0,b", "once,c"]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]))
+    (tmp_path / "test.csv").write_text("text,label\ntext 0,a\ntext 1,b\nnew,a\n")
+    notes = load_task(str(tmp_path)).notes
+    assert "2 texts of test are also in train" in notes
+    assert "1 text has different labels in different rows" in notes
+    assert any(note.startswith("classes with fewer than two training texts: ") and "c (1)" in note for note in notes)
