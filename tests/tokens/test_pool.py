@@ -598,7 +598,7 @@ def test_a_table_of_logits_is_read_in_the_pool_s_order(texts, tmp_path, suffix):
     (table(N - 1), "ends after 149 rows, and the pool has 150"),
     (table(3), "ends after 3 rows, and the pool has 150"),
     (table(ids=[f"{'u' if i < 20 else 'v'}{i}" for i in range(N)]), "has the id 'v20' in row 21 where the pool has 'u20'"),
-    (table().rename(columns={"farm": "barn"}), "has no column 'farm'"),
+    (table().rename(columns={"farm": "barn"}), "has the columns sea, barn, city, and the task's classes are sea, farm, city"),
     (table().assign(farm=np.inf), "holds values that are not numbers"),
     (table().assign(farm="x"), "holds values that are not numbers"),
 ])
