@@ -26,12 +26,12 @@ demo: $(READY)
 	$(BIN)/mtkd run params/*/demo.yaml --first 1 $(if $(JOBS),--jobs $(JOBS))
 
 # nbval passes silently over cells that were never run or have no marker, so the plugin counts what it compared. Records
-# of these runs go to build/, so that they do not pass for results.
+# of these runs go to build/, so that they do not pass for results. Two notebooks at a time, a thread each.
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
-	MTKD_RESULTS=$(CURDIR)/build/nbval MTKD_PROGRESS=0 $(BIN)/python -m pytest -p tests.nbval_count \
-		--nbval-lax --nbval-current-env notebooks/
+	printf '%s\n' notebooks/*.ipynb | MTKD_RESULTS=$(CURDIR)/build/nbval MTKD_PROGRESS=0 MTKD_HELPERS=0 OMP_NUM_THREADS=1 \
+		xargs -P 2 -n 1 $(BIN)/python -m pytest -p tests.nbval_count --nbval-lax --nbval-current-env
 
 paper-smoke: $(READY)
 	$(BIN)/mtkd smoke $$(grep -l "^tier: paper" params/*/*.yaml) $(if $(JOBS),--jobs $(JOBS))
