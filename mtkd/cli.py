@@ -207,9 +207,10 @@ def look_at_the_data(files: list[Path], values: dict, first: int | None) -> None
     own = {(str(cell["task"]), json.dumps(cell.get("task_options") or {}, sort_keys=True)) for cell in cells if "task" in cell}
     if own := [(task, options) for task, options in sorted(own) if Path(task).suffix or Path(task).is_absolute()]:
         from mtkd.data.tasks import load_task
+        from mtkd.runs.records import repo_root
 
-        for task, options in own:
-            for note in load_task(task, **json.loads(options)).notes:
+        for task, options in own:  # a relative path starts at the repository's root, as in a cell
+            for note in load_task(str(repo_root() / Path(task).expanduser()), **json.loads(options)).notes:
                 typer.echo(f"{task}: {note}")
 
 
@@ -233,7 +234,9 @@ def beside_the_committed(records: list[dict]) -> bool:
     typer.echo("""
 ●: mean effect over all committed replicates, with its 90% interval; ×: your runs alone; ░: what does not matter.
 "no relevant effect": the gain that the paper claims is smaller than what matters, whatever its sign.""")
-    typer.echo(f"\nThe long tables and figures: {repo_root() / 'results' / 'reference' / 'report' / 'index.html'}")
+    reference = repo_root() / "results" / "reference"
+    typer.echo(f"\nThe claims in full: {reference / 'report' / 'README.md'}; one page with all tables and figures: "
+               f"mtkd report {reference} --out {reference / 'report'}")
     return True
 
 

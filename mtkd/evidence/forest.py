@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REACH = 5.0  # where an axis ends, in smallest effects of interest; what lies beyond is drawn at the edge
-
 NOWHERE = (math.nan, math.nan)  # the interval of one replicate
 
 
@@ -40,7 +39,6 @@ class Strip:
     unit: str
     kind: str = "mean"
     verdict: str = ""
-    n: int = 0
     yours: float | None = None
 
     def at(self, value: float) -> float:
@@ -65,7 +63,7 @@ def _signed(value: float) -> str:
 def of_claims(verdicts: Iterable[Verdict], yours: Iterable[Verdict] = ()) -> list[Strip]:
     """One strip per claim that has an effect. yours: verdicts of the reader's own run, whose effects are marked."""
     mine = {(v.claim, v.tier): v.effect for v in yours}
-    return [Strip(v.claim, v.effect, *(v.interval or NOWHERE), v.delta, v.unit, verdict=v.verdict, n=v.n,
+    return [Strip(v.claim, v.effect, *(v.interval or NOWHERE), v.delta, v.unit, verdict=v.verdict,
                   yours=mine.get((v.claim, v.tier))) for v in verdicts if v.effect is not None and v.delta]
 
 
@@ -83,7 +81,7 @@ def of_claim(verdict: Verdict) -> list[Strip]:
                 if kind == "mean":
                     label = entry["part"] or (f"on average, {entry['test']}" if len(entries) > 1 else "on average")
                 interval = entry["interval"] or NOWHERE
-                found.append(Strip(label, entry["effect"], *interval, delta, entry["unit"], kind, n=entry["n"]))
+                found.append(Strip(label, entry["effect"], *interval, delta, entry["unit"], kind))
     if verdict.printed and verdict.delta:
         values = [setting["difference"] for setting in verdict.printed]
         label = f"the paper's own tables, {len(values)} settings"

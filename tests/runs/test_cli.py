@@ -11,6 +11,7 @@ from seed_rows import made, record
 from test_grid import Place
 
 from mtkd import cli
+from mtkd.runs import records
 
 
 @pytest.fixture
@@ -149,6 +150,17 @@ def test_a_file_of_ones_own_is_read_before_any_kernel_starts(mtkd, tmp_path, mon
     status, _, err = mtkd("run", OWN, "-p", "task", tmp_path / "my #1 file.csv")
     assert status == 2
     assert "my #1 file.csv' has no column 'label'" in err
+
+
+def test_a_relative_path_starts_at_the_repositorys_root_as_in_a_cell(mtkd, tmp_path, monkeypatch):
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("MTKD_NOTEBOOKS", str(OWN.parents[2] / "notebooks"))
+    monkeypatch.setattr(records, "repo_root", lambda: tmp_path)
+    status, out, err = mtkd("run", OWN, "--dry-run", "-p", "task", "reviews.csv")
+    assert (status, err) == (0, "")
+    assert "reviews.csv: validation and test were taken from train by hash" in out
 
 
 def test_no_and_yes_stay_words():
